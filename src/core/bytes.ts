@@ -140,7 +140,9 @@ export class ByteReader {
 
   /** Reads bytes [start, end); running past the end throws an error of `code`. */
   constructor(bytes: Uint8Array, code: ErrorCode, start = 0, end = bytes.length) {
-    this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#bytes = Buffer.isBuffer(bytes)
+      ? bytes
+      : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#position = start;
     this.#end = end;
     this.#code = code;
@@ -216,7 +218,8 @@ export class ByteReader {
   /** A varint that counts things of at least `bytesEach` bytes: more than could be left fails at once. */
   count(bytesEach = 1): number {
     const value = this.varint();
-    if (value * bytesEach > this.remaining) this.fail(`a count of ${value} with ${this.remaining} bytes left`);
+    if (value * bytesEach > this.remaining)
+      this.fail(`a count of ${value} with ${this.remaining} bytes left`);
     return value;
   }
 

@@ -1,0 +1,246 @@
+/**
+ * The metadata store contract: what a backend must do, in groups, each call a batch or O(1). Owns: the
+ * interface and its words. Does not own: any backend, nor what the bodies of entries, pages and checkpoints
+ * mean (workers/ and index/ do; to a store they are bytes).
+ *
+ * Every method may fail with a StreamHouseError of these codes besides those it names:
+ *   store-unavailable  nothing happened; try again
+ *   store-unknown      it may have happened; read back before anything else (reads never fail so)
+ *   disk-full          nothing happened
+ *   item-too-large     nothing happened; the body is over `bodyBytesMax`
+ *   corrupt-store      the store's own files or rows are damaged
+ * Numbers are safe integers. Byte arrays handed in belong to the caller, those handed out to the receiver.
+ */
+import type { ObjectId, PartitionId } from '../../src/core/ids.ts';
+
+/** Stamped in the store and in the bucket; a mismatch refuses to start. */
+export interface ClusterInfo {
+  clusterId: string;
+  /** New for every store that is created or copied to: tells a store that was swapped under a bucket. */
+  storeIncarnation: string;
+  /** Fixed when the cluster is created. */
+  shardCount: number;
+  createdAtMs: number;
+}
+
+export interface Topic {
+  /** From 1, never reused. */
+  topicId: number;
+  name: string;
+  partitionCount: number;
+  configs: Record<string, string>;
+  createdAtMs: number;
+  /** Raised by one with every change; a cache never replaces a higher version by a lower one. */
+  version: number;
+}
+
+/** Where a shard's newest checkpoint lies: it folds the log through `seq`; `writer` is an incarnation. */
+export interface CheckpointPointer {
+  seq: number;
+  writer: number;
+}
+
+/** A shard's head row: the only fence. A shard nobody ever took has seq 0, epoch 0, holder 0. */
+export interface ShardHead {
+  shard: number;
+  /** Sequence number of the newest committed entry; 0 when the log is empty. */
+  headSeq: number;
+  /** The newest entry's commit id; '' when the log is empty. */
+  headCommitId: string;
+  epoch: number;
+  /** The holding agent's incarnation; 0 when nobody holds it. */
+  holder: number;
+  checkpoint: CheckpointPointer | null;
+  /** Entries through this one may be gone from the log. Never above the checkpoint's seq. */
+  trimmedThrough: number;
+}
+
+export interface LogEntry {
+  shard: number;
+  /** Dense from 1 within a shard. */
+  seq: number;
+  epoch: number;
+  /** Unique per entry; at most 64 ASCII characters. */
+  commitId: string;
+  body: Uint8Array;
+}
+
+/** What became of one entry: committed, or refused with the head that was found (which may bear its own commitId). */
+export type AppendOutcome = { kind: 'done' } | { kind: 'conflict'; head: ShardHead };
+
+/** Condition-checked changes of a head. */
+export type HeadOutcome = { kind: 'done'; head: ShardHead } | { kind: 'conflict'; head: ShardHead };
+
+/** A shard that refers to an object, with the epoch under which the object was sealed for it. */
+export interface ObjectShard {
+  shard: number;
+  epoch: number;
+}
+
+/** An object's row. Exists before any entry names the object. Its shards and epochs never change, but references drop. */
+export interface ObjectRow {
+  object: ObjectId;
+  bytes: number;
+  /** The writer's wall time. */
+  createdAtMs: number;
+  /** Those that still refer to it. */
+  shards: ObjectShard[];
+}
+
+export interface ListedObject extends ObjectRow {
+  /** When it was marked as unreferenced (the marker's wall time); null while it is not. */
+  markedAtMs: number | null;
+}
+
+export interface ReferenceDrop {
+  shard: number;
+  object: ObjectId;
+  /**
+   * null: a committed entry made the reference void. A number: drop only if the row's epoch for this shard is
+   * below it (a holder's sweep of what earlier epochs left; its own epoch).
+   */
+  belowEpoch: number | null;
+}
+
+/** A page of a partition's index, packed; bytes are index/page-codec's. */
+export interface IndexPage extends PartitionId {
+  shard: number;
+  /** The first offset of the page; fixed by the fold of the log. */
+  baseOffset: number;
+  /** The page folds the shard's log through this seq. A higher stamp is never replaced by a lower or equal one. */
+  stamp: number;
+  bytes: Uint8Array;
+}
+
+export interface Agent {
+  agentId: string;
+  /** New at every registration, allocated by the store, rising. */
+  incarnation: number;
+  /** Advertised address, apart from the bind address. */
+  address: string;
+  zone: string;
+  group: string;
+  version: string;
+  /** Raised by every heartbeat; a rival watches it change, by its own monotonic clock. */
+  heartbeatCount: number;
+  registeredAtMs: number;
+}
+
+export interface MetadataStore {
+  /** What it is, for logs and errors; no secrets. */
+  readonly description: string;
+  /** Largest body of an entry, page or checkpoint that one call takes, in bytes. */
+  readonly bodyBytesMax: number;
+
+  // -- Cluster -----------------------------------------------------------------------------------------
+  /** Creates the cluster as proposed, with its `shardCount` heads at zero, if there is none; returns what is there. */
+  initCluster(proposed: ClusterInfo): Promise<ClusterInfo>;
+  /** null before `initCluster`. */
+  getCluster(): Promise<ClusterInfo | null>;
+
+  // -- Catalogue: strongly consistent; names unique; ids never reused ------------------------------------
+  /** 'topic-exists'. */
+  createTopic(topic: {
+    name: string;
+    partitionCount: number;
+    configs: Record<string, string>;
+    createdAtMs: number;
+  }): Promise<Topic>;
+  getTopic(name: string): Promise<Topic | null>;
+  /** Live topics by id; null for those that are gone. */
+  getTopicsById(topicIds: readonly number[]): Promise<(Topic | null)[]>;
+  /** Live topics by name in byte order, after `after`. */
+  listTopics(page: { after?: string; limit: number }): Promise<Topic[]>;
+  /** Sets the partition count; 'invalid-partition-count' unless it is above the present one; 'topic-not-found'. */
+  growTopic(name: string, partitionCount: number): Promise<Topic>;
+  /** Sets (string) or removes (null) configs in one step; 'topic-not-found'. */
+  alterTopic(name: string, changes: Record<string, string | null>): Promise<Topic>;
+  /** Frees the name at once and remembers the topic as deleted until `forgetDeletedTopic`; 'topic-not-found'. */
+  deleteTopic(name: string): Promise<Topic>;
+  /** Deleted topics whose TopicDeleted entries may not have reached all shards, by id, after `afterTopicId`. */
+  listDeletedTopics(page: { afterTopicId: number; limit: number }): Promise<Topic[]>;
+  /** Idempotent. */
+  forgetDeletedTopic(topicId: number): Promise<void>;
+
+  // -- Log: the append is the only fence -----------------------------------------------------------------
+  /**
+   * For every entry on its own, in one atomic step each and in one round trip for all: if the shard's head is at
+   * seq - 1 and bears this epoch, the head moves to seq and the entry is inserted; else conflict with the head
+   * found. At most one entry per shard in a call. The rows of `objects` are inserted (if absent, never changed)
+   * before or with the entries, whatever becomes of these. Outcomes in the order of `entries`.
+   */
+  appendEntries(entries: readonly LogEntry[], objects: readonly ObjectRow[]): Promise<AppendOutcome[]>;
+  /**
+   * Committed entries with seq > afterSeq in order, as many as fit `bytesMax` but at least one if there is any.
+   * They need not be dense from afterSeq + 1 if the log was trimmed there: the caller checks.
+   */
+  readEntries(shard: number, afterSeq: number, bytesMax: number): Promise<LogEntry[]>;
+  /** Strongly consistent. 'shard-not-found'. */
+  readHead(shard: number): Promise<ShardHead>;
+  /** Deletes entries through `throughSeq`, but never above the checkpoint pointer ('conflict' then). Idempotent. */
+  trim(shard: number, throughSeq: number): Promise<void>;
+
+  // -- Pages and checkpoints: folds of the log, stamped --------------------------------------------------
+  /** Each page on its own: stored if there is none at its base or its stamp is higher than the one there. */
+  putPages(pages: readonly IndexPage[]): Promise<void>;
+  /** For each request the page with the greatest base <= offset, or null. */
+  findPages(requests: readonly (PartitionId & { offset: number })[]): Promise<(IndexPage | null)[]>;
+  /** Pages of a partition with base >= fromBaseOffset, by base. */
+  listPages(of: PartitionId & { fromBaseOffset: number; limit: number }): Promise<IndexPage[]>;
+  /** Deletes a partition's pages with base < belowBaseOffset; the caller keeps this at or below the log start. */
+  deletePages(of: PartitionId & { belowBaseOffset: number }): Promise<void>;
+  /** Immutable under (shard, seq, writer): stored if absent. */
+  putCheckpoint(shard: number, pointer: CheckpointPointer, bytes: Uint8Array): Promise<void>;
+  /** 'checkpoint-not-found'. */
+  getCheckpoint(shard: number, pointer: CheckpointPointer): Promise<Uint8Array>;
+  /** Moves the head's pointer: forward only, under the current epoch only. */
+  movePointer(shard: number, epoch: number, pointer: CheckpointPointer): Promise<HeadOutcome>;
+  /** Deletes checkpoints with seq below the head's pointer. Idempotent. */
+  deleteOldCheckpoints(shard: number): Promise<void>;
+
+  // -- Objects -------------------------------------------------------------------------------------------
+  getObjects(objects: readonly ObjectId[]): Promise<(ListedObject | null)[]>;
+  /** Rows by (incarnation, number) after `after`; with `unreferencedOnly` only those without any reference. */
+  listObjects(page: { after?: ObjectId; limit: number; unreferencedOnly?: boolean }): Promise<ListedObject[]>;
+  /** Idempotent; a row that is gone is skipped. */
+  dropReferences(drops: readonly ReferenceDrop[]): Promise<void>;
+  /** Marks rows without references that bear no mark yet. */
+  markObjects(objects: readonly ObjectId[], markedAtMs: number): Promise<void>;
+  /** Removes rows that are marked and without references; others stay. */
+  forgetObjects(objects: readonly ObjectId[]): Promise<void>;
+
+  // -- Agents and leases ---------------------------------------------------------------------------------
+  /** A new incarnation of agentId; the former one's row is replaced (its heartbeats then fail). */
+  registerAgent(agent: {
+    agentId: string;
+    address: string;
+    zone: string;
+    group: string;
+    version: string;
+    registeredAtMs: number;
+  }): Promise<Agent>;
+  /** Returns the new count; 'agent-not-found' when this incarnation is registered no more. */
+  heartbeat(agentId: string, incarnation: number): Promise<number>;
+  getAgent(agentId: string): Promise<Agent | null>;
+  listAgents(filter?: { group?: string; zone?: string }): Promise<Agent[]>;
+  /** Idempotent; only this incarnation's row goes. */
+  deregisterAgent(agentId: string, incarnation: number): Promise<void>;
+  /** Raises epochs: where head bears exactly the (holder, epoch) seen, epoch + 1 and holder = incarnation. Each on its own. */
+  acquireLeases(
+    incarnation: number,
+    seen: readonly { shard: number; holder: number; epoch: number }[],
+  ): Promise<HeadOutcome[]>;
+  /** Where head bears (incarnation, epoch): holder = 0, epoch stays. Each on its own. */
+  releaseLeases(
+    incarnation: number,
+    leases: readonly { shard: number; epoch: number }[],
+  ): Promise<HeadOutcome[]>;
+  /** Every shard's head, by shard. */
+  listLeases(): Promise<ShardHead[]>;
+
+  // -- Ids -----------------------------------------------------------------------------------------------
+  /** The first of `count` fresh producer ids, from 1. */
+  allocateProducerIds(count: number): Promise<number>;
+
+  close(): Promise<void>;
+}
