@@ -1,0 +1,84 @@
+/**
+ * What every backend checks of its arguments before it does anything, so that all of them refuse the same
+ * things in the same way. Owns: the size bound ('item-too-large', an operating error, nothing happened) and
+ * the assertions on what only a bug of ours could pass in (fractions, negative numbers, two entries for one
+ * shard). Does not own: rules of names and configs, which the callers keep. Pure; any thread.
+ */
+import assert from 'node:assert/strict';
+import { StreamHouseError } from '../../src/core/errors.ts';
+import { PARTITIONS_PER_TOPIC_MAX } from '../../src/core/ids.ts';
+import type { IndexPage, LogEntry, ObjectRow, ReferenceDrop } from './metadata-store.ts';
+
+/** A commit id has 1 to 64 printable ASCII characters. */
+const COMMIT_ID = /^[\x21-\x7e]{1,64}$/;
+
+/** Every number of the contract is a safe integer; `least` is 0 unless given. */
+export function checkInteger(value: number, what: string, least = 0): void {
+  assert(Number.isSafeInteger(value) && value >= least, `${what} must be an integer from ${least}: ${value}`);
+}
+
+export function checkPartitionCount(count: number): void {
+  checkInteger(count, 'partitionCount', 1);
+  assert(count <= PARTITIONS_PER_TOPIC_MAX, `partitionCount over ${PARTITIONS_PER_TOPIC_MAX}: ${count}`);
+}
+
+/** Throws 'item-too-large' for a body over the bound. */
+export function checkBody(bytes: Uint8Array, bodyBytesMax: number, what: string): void {
+  assert(bytes instanceof Uint8Array, `${what} must be bytes`);
+  if (bytes.length > bodyBytesMax) {
+    throw new StreamHouseError(
+      'item-too-large',
+      `${what} of ${bytes.length} bytes, the store takes ${bodyBytesMax}`,
+      { bytes: bytes.length, bytesMax: bodyBytesMax },
+    );
+  }
+}
+
+export function checkEntries(entries: readonly LogEntry[], bodyBytesMax: number): void {
+  const shards = new Set<number>();
+  for (const entry of entries) {
+    checkInteger(entry.shard, 'shard');
+    checkInteger(entry.seq, 'seq', 1);
+    checkInteger(entry.epoch, 'epoch');
+    assert(COMMIT_ID.test(entry.commitId), `a commit id of 1 to 64 ASCII characters: '${entry.commitId}'`);
+    assert(!shards.has(entry.shard), `two entries for shard ${entry.shard} in one call`);
+    shards.add(entry.shard);
+    checkBody(entry.body, bodyBytesMax, 'an entry');
+  }
+}
+
+export function checkObjectRows(rows: readonly ObjectRow[]): void {
+  for (const row of rows) {
+    checkInteger(row.object.incarnation, 'incarnation');
+    checkInteger(row.object.number, 'number');
+    checkInteger(row.bytes, 'bytes');
+    checkInteger(row.createdAtMs, 'createdAtMs');
+    const shards = new Set<number>();
+    for (const reference of row.shards) {
+      checkInteger(reference.shard, 'shard');
+      checkInteger(reference.epoch, 'epoch');
+      assert(!shards.has(reference.shard), `shard ${reference.shard} twice in one object row`);
+      shards.add(reference.shard);
+    }
+  }
+}
+
+export function checkPages(pages: readonly IndexPage[], bodyBytesMax: number): void {
+  for (const page of pages) {
+    checkInteger(page.topicId, 'topicId', 1);
+    checkInteger(page.partition, 'partition');
+    checkInteger(page.shard, 'shard');
+    checkInteger(page.baseOffset, 'baseOffset');
+    checkInteger(page.stamp, 'stamp');
+    checkBody(page.bytes, bodyBytesMax, 'a page');
+  }
+}
+
+export function checkDrops(drops: readonly ReferenceDrop[]): void {
+  for (const drop of drops) {
+    checkInteger(drop.shard, 'shard');
+    checkInteger(drop.object.incarnation, 'incarnation');
+    checkInteger(drop.object.number, 'number');
+    if (drop.belowEpoch !== null) checkInteger(drop.belowEpoch, 'belowEpoch');
+  }
+}
