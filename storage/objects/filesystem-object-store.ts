@@ -165,8 +165,9 @@ export class FilesystemObjectStore implements ObjectStore {
     return found;
   }
 
-  async delete(key: string): Promise<void> {
+  async delete(key: string, options?: CallOptions): Promise<void> {
     this.#check(key);
+    if (options?.signal?.aborted) throw givenUp(`delete ${key} in ${this.description}`, 'no');
     const file = this.#fileOf(key);
     let unlinked = false;
     try {

@@ -98,8 +98,8 @@ export class MemoryObjectStore implements ObjectStore {
       });
   }
 
-  async delete(key: string): Promise<void> {
-    this.#check(key, undefined, 'delete');
+  async delete(key: string, options?: CallOptions): Promise<void> {
+    this.#check(key, options?.signal, 'delete');
     this.#objects.delete(key);
   }
 

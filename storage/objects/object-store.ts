@@ -55,7 +55,7 @@ export interface ObjectStore {
    */
   list(prefix: string, options: ListOptions): Promise<ObjectListing[]>;
   /** Idempotent: an object that is not there is deleted. `object-store-unknown` as in put. */
-  delete(key: string): Promise<void>;
+  delete(key: string, options?: CallOptions): Promise<void>;
   /** Gives sockets and files back. Calls in flight may fail; later calls fail. */
   close(): Promise<void>;
 }
