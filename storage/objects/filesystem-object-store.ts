@@ -334,12 +334,12 @@ export class FilesystemObjectStore implements ObjectStore {
       .map((entry) => folder + entry.name + (entry.isDirectory() ? '/' : ''))
       .filter((name) => objectKeyFault(name.endsWith('/') ? name.slice(0, -1) : name) === null)
       .filter((name) => name.startsWith(prefix) || (name.endsWith('/') && prefix.startsWith(name)))
-      .filter((name) => after === undefined || compareKeys(name, after) > 0 || after.startsWith(name))
+      .filter((name) => after === undefined || compareKeys(name, after) > 0 || isFolderOf(name, after))
       .sort(compareKeys);
     for (const name of names) {
       if (found.length >= limit) return;
       if (name.endsWith('/')) await this.#walk(name, prefix, options, found);
-      else if (name !== after) await this.#addFile(name, found);
+      else await this.#addFile(name, found);
     }
   }
 
@@ -352,6 +352,10 @@ export class FilesystemObjectStore implements ObjectStore {
       if (!isMissing(error)) throw error;
     }
   }
+}
+
+function isFolderOf(name: string, key: string): boolean {
+  return name.endsWith('/') && key.startsWith(name);
 }
 
 function folderAndObject(key: string): StreamHouseError {

@@ -164,7 +164,19 @@ export function givenUp(doing: string, happened: 'maybe' | 'no'): StreamHouseErr
   return new StreamHouseError(code, `${doing}: given up by its caller`);
 }
 
-/** The order of keys in a listing: by their UTF-8 bytes, which is not the order of UTF-16 strings. */
+/** The order of keys in a listing: by their UTF-8 bytes, found without making those bytes. */
 export function compareKeys(a: string, b: string): number {
-  return a === b ? 0 : Buffer.compare(Buffer.from(a), Buffer.from(b));
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) {
+    const unitA = a.charCodeAt(i);
+    const unitB = b.charCodeAt(i);
+    if (unitA !== unitB) return utf8Rank(unitA) - utf8Rank(unitB);
+  }
+  return a.length - b.length;
+}
+
+/** UTF-16 puts surrogates (U+10000 and up) before U+E000 to U+FFFF, UTF-8 after them. */
+function utf8Rank(unit: number): number {
+  if (unit < 0xd800) return unit;
+  return unit >= 0xe000 ? unit - 0x800 : unit + 0x2000;
 }
