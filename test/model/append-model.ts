@@ -1,36 +1,36 @@
 /**
  * Model of appending and taking over: unknown outcomes, resends, requests executed long after their sender gave
  * them up, DynamoDB's copies, trimming. One shard, one partition, slices of one record.
- * Owns: the steps, and what must hold after each. Does not own: the state's shape (append-state.ts), pages and
- * checkpoints (fold-model.ts; here a trimmed entry counts as folded), objects (object-model.ts). Main thread.
+ * Owns: the steps. Does not own: the state's shape (append-state.ts), what must hold (append-promise.ts), pages
+ * and checkpoints (fold-model.ts; here a trimmed entry counts as folded), objects (object-model.ts). Main thread.
  *
  * A reply is received in the moment the request is executed, unless its sender gave up before: what an agent does
  * with a reply touches only itself, so a reply that dawdles is no other run. A lost reply and a late request are
  * the same here: first the sender times out, then the store executes.
  */
 import {
+  appendViolation,
+  applyAll,
+  breakPromise,
+  entryAt,
+  entryInWords,
+  readCommittedLog,
+  setOffset,
+} from './append-promise.ts';
+import {
   type AppendBounds,
   type AppendRules,
   type AppendState,
   type AppendViolation,
-  agentName,
   copyAppendState,
   type Entry,
   type EntryRequest,
   idleAgent,
   initialAppendState,
-  insertSorted,
-  isSameEntry,
   type Request,
 } from './append-state.ts';
 import type { Model, TakeStep, Violation } from './explorer.ts';
-
-/** What the state of a whole log is: `apply` of all its entries. */
-interface Applied {
-  readonly seq: number;
-  readonly next: number;
-  readonly offsets: number[];
-}
+import { abandonRequests, agentName, distinctRequests, insertSorted } from './in-flight.ts';
 
 /** What a reply's receiver learns of the head when its append was refused. */
 type HeadFound = Pick<AppendState['head'], 'seq' | 'commitId' | 'epoch'>;
@@ -52,9 +52,7 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
   }
 
   steps(state: AppendState, take: TakeStep<AppendState>): void {
-    for (const [index, request] of state.requests.entries()) {
-      const before = state.requests[index - 1];
-      if (before !== undefined && JSON.stringify(before) === JSON.stringify(request)) continue;
+    for (const [index, request] of distinctRequests(state.requests)) {
       const draft = copyAppendState(state);
       draft.requests.splice(index, 1);
       this.#execute(draft, request);
@@ -186,20 +184,22 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
     const { head } = draft;
     switch (request.kind) {
       case 'raise':
-        return this.#executeRaise(draft, request);
+        this.#executeRaise(draft, request);
+        break;
       case 'append':
-        return this.#executeAppend(draft, request);
+        this.#executeAppend(draft, request);
+        break;
       case 'copy':
         draft.items[request.seq - 1] = request.entry;
         if (request.awaited) this.#copyConfirmed(draft, request.from);
-        return;
+        break;
       case 'trim':
         for (let seq = 1; seq <= request.through; seq++) draft.items[seq - 1] = null;
         head.trimmedThrough = Math.max(head.trimmedThrough, request.through);
-        return;
+        break;
       case 'release':
         if (head.holder === agentName(request.from) && head.epoch === request.epoch) head.holder = '';
-        return;
+        break;
     }
   }
 
@@ -227,9 +227,10 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
       if (request.awaited) this.#appendRefused(draft, request.from, head);
       return;
     }
-    if (head.seq !== seq - 1) fail(draft, 'head-not-dense', `the head went from ${head.seq} to ${seq}`);
+    if (head.seq !== seq - 1)
+      breakPromise(draft, 'head-not-dense', `the head went from ${head.seq} to ${seq}`);
     if (draft.declaredFailed.includes(entry.commitId))
-      fail(draft, 'failure-not-final', `${entry.commitId} was declared failed and is committed now`);
+      breakPromise(draft, 'failure-not-final', `${entry.commitId} was declared failed and is committed now`);
     head.seq = seq;
     head.commitId = entry.commitId;
     if (this.#isDynamo) head.body = entry;
@@ -248,7 +249,7 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
     agent.seen = { holder: draft.head.holder, epoch: draft.head.epoch };
     agent.phase = 'raising';
     // Mutant: what the agent knows was read before the raise.
-    if (!this.#rules.raisesBeforeReading) Object.assign(agent, applyAll(draft, this.#readAll(draft)));
+    if (!this.#rules.raisesBeforeReading) Object.assign(agent, applyAll(draft, readCommittedLog(draft)));
     insertSorted(draft.requests, { kind: 'raise', from: index, awaited: true, seen: agent.seen });
   }
 
@@ -417,7 +418,7 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
       return;
     }
     const isReached = head.seq >= seq;
-    const entry = !isReached ? null : this.#entryAt(draft, seq);
+    const entry = !isReached ? null : entryAt(draft, seq);
     const isOurs = this.#rules.comparesCommitId
       ? entry?.commitId === agent.outstanding!.commitId
       : isReached && seq > head.trimmedThrough;
@@ -452,7 +453,7 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
   #declareFailed(draft: AppendState, index: number): void {
     const { commitId } = draft.agents[index]!.outstanding!;
     if (draft.history.some((entry) => entry.commitId === commitId))
-      fail(draft, 'failure-not-final', `${commitId} is declared failed and is committed`);
+      breakPromise(draft, 'failure-not-final', `${commitId} is declared failed and is committed`);
     if (!draft.declaredFailed.includes(commitId)) insertSorted(draft.declaredFailed, commitId);
     this.witnessed.add('an append was declared failed for ever');
     this.#stop(draft, index);
@@ -478,7 +479,7 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
   #timeOut(draft: AppendState, index: number): void {
     const agent = draft.agents[index]!;
     draft.left.timeouts--;
-    abandonRequests(draft, index);
+    draft.requests = abandonRequests(draft.requests, index);
     if (agent.phase === 'raising') agent.phase = 'raise-unknown';
     else if (agent.phase === 'copying') this.#sendCopy(draft, index);
     else if (this.#rules.readsBackUnknown) agent.phase = 'append-unknown';
@@ -486,107 +487,21 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
   }
 
   #stop(draft: AppendState, index: number): void {
-    abandonRequests(draft, index);
+    draft.requests = abandonRequests(draft.requests, index);
     draft.agents[index] = idleAgent(true);
   }
 
-  // ---- what readers see, and what must hold ----
-
-  #entryAt(state: AppendState, seq: number): Entry | null {
-    if (this.#isDynamo && seq === state.head.seq) return state.head.body;
-    return state.items[seq - 1] ?? null;
-  }
-
-  /** The committed log as a reader sees it; what is trimmed is in the checkpoint. */
-  #readAll(state: AppendState): (Entry | null)[] {
-    const entries: (Entry | null)[] = [];
-    for (let seq = 1; seq <= state.head.seq; seq++)
-      entries.push(seq <= state.head.trimmedThrough ? state.history[seq - 1]! : this.#entryAt(state, seq));
-    return entries;
-  }
-
   violation(state: AppendState): Violation<AppendViolation> | null {
-    if (state.broken !== null) return state.broken;
-    const read = this.#readAll(state);
-    for (const [i, committed] of state.history.entries()) {
-      const entry = read[i];
-      if (entry === null || entry === undefined)
-        return { kind: 'entry-unreadable', text: `committed entry ${i + 1} cannot be read` };
-      if (!isSameEntry(entry, committed))
-        return {
-          kind: 'entry-changed',
-          text: `entry ${i + 1} was committed as ${entryInWords(committed)}, reads ${entryInWords(entry)}`,
-        };
-    }
-    const offsets: number[] = [];
-    let next = 0;
-    for (const entry of state.history) {
-      if (entry.base !== next)
-        return {
-          kind: 'offset-given-twice',
-          text: `${entry.commitId} has base ${entry.base}, next is ${next}`,
-        };
-      for (const slice of entry.slices) {
-        if ((offsets[slice] ?? -1) !== -1)
-          return {
-            kind: 'slice-committed-twice',
-            text: `slice ${slice} is at ${offsets[slice]} and ${next}`,
-          };
-        setOffset(offsets, slice, next++);
-      }
-    }
-    for (const [slice, told] of state.acknowledged.entries())
-      if (told !== -1 && offsets[slice] !== told) {
-        const actual = offsets[slice] ?? 'nowhere';
-        return {
-          kind: 'acknowledged-lost',
-          text: `slice ${slice} was acknowledged at ${told}, is ${actual}`,
-        };
-      }
-    return null;
+    return state.broken ?? appendViolation(state);
   }
-}
-
-function fail(draft: AppendState, kind: AppendViolation, text: string): void {
-  draft.broken ??= { kind, text };
 }
 
 /** Tells a slice's client its offset; a client that was told another one has lost its record. */
 function acknowledge(draft: AppendState, slice: number, offset: number): void {
   const told = draft.acknowledged[slice]!;
   if (told !== -1 && told !== offset)
-    fail(draft, 'acknowledged-lost', `slice ${slice} was acknowledged at ${told} and at ${offset}`);
+    breakPromise(draft, 'acknowledged-lost', `slice ${slice} was acknowledged at ${told} and at ${offset}`);
   draft.acknowledged[slice] = offset;
-}
-
-function abandonRequests(draft: AppendState, index: number): void {
-  const abandoned = draft.requests.filter((request) => request.from === index && request.awaited);
-  if (abandoned.length === 0) return;
-  draft.requests = draft.requests.filter((request) => request.from !== index || !request.awaited);
-  for (const request of abandoned) insertSorted(draft.requests, { ...request, awaited: false });
-}
-
-/** `apply` over a whole log, as whoever replays it does: base must be next. */
-function applyAll(draft: AppendState, entries: readonly (Entry | null)[]): Applied {
-  const offsets: number[] = [];
-  let next = 0;
-  for (const [i, entry] of entries.entries()) {
-    if (entry === null) fail(draft, 'entry-unreadable', `a takeover finds no entry ${i + 1}`);
-    else if (entry.base !== next)
-      fail(draft, 'offset-given-twice', `a takeover finds base ${entry.base} where next is ${next}`);
-    for (const slice of entry?.slices ?? []) setOffset(offsets, slice, next++);
-  }
-  return { seq: entries.length, next, offsets };
-}
-
-function setOffset(offsets: number[], slice: number, offset: number): void {
-  while (offsets.length < slice) offsets.push(-1);
-  offsets[slice] = offset;
-}
-
-function entryInWords(entry: Entry): string {
-  const what = entry.slices.length === 0 ? 'Takeover' : `slices ${entry.slices} from offset ${entry.base}`;
-  return `${entry.commitId} (${what})`;
 }
 
 function inWords(request: Request): string {

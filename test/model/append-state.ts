@@ -187,10 +187,6 @@ export interface AppendState {
   broken: { kind: AppendViolation; text: string } | null;
 }
 
-export function agentName(index: number): string {
-  return 'ABCD'[index]!;
-}
-
 export function idleAgent(hasActed: boolean): Agent {
   return {
     phase: 'idle',
@@ -235,22 +231,4 @@ export function copyAppendState(state: AppendState): AppendState {
     left: { ...state.left },
     broken: state.broken,
   };
-}
-
-/** Adds a request where the order of their texts wants it, so that equal sets give equal states. */
-export function insertSorted<T>(sorted: T[], item: T): void {
-  const text = JSON.stringify(item);
-  let at = sorted.length;
-  while (at > 0 && JSON.stringify(sorted[at - 1]) > text) at--;
-  sorted.splice(at, 0, item);
-}
-
-export function isSameEntry(a: Entry, b: Entry): boolean {
-  return (
-    a.commitId === b.commitId &&
-    a.epoch === b.epoch &&
-    a.base === b.base &&
-    a.slices.length === b.slices.length &&
-    a.slices.every((slice, i) => slice === b.slices[i])
-  );
 }
