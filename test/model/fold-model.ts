@@ -23,7 +23,6 @@ import {
   type Page,
   type PartitionIndex,
   type PutPage,
-  type Ref,
   type Snapshot,
   UNCONFIRMED,
 } from './fold-state.ts';
