@@ -1,0 +1,121 @@
+/**
+ * Schema migrations: numbered, forward only, each in a transaction of its own with a row that records number,
+ * name and checksum. Owns: finding the files, the order, and what a mismatch means. Does not own: how a backend
+ * locks, runs and records (each backend gives a MigrationTarget). Runs where a backend opens its store.
+ *
+ * Safe when two start at once: what is applied is read again inside every exclusive transaction. A binary that
+ * meets a number it does not know refuses ('schema-too-new'); one that meets another text under a number it
+ * knows refuses too ('conflict'), since nobody can tell what the schema is then.
+ */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { StreamHouseError } from '../src/core/errors.ts';
+
+/** Backends whose migrations are SQL files in a folder of that name beside this file. */
+export type SqlBackend = 'sqlite';
+
+export interface Migration {
+  /** From 1, dense. */
+  number: number;
+  /** The file's name without number and ending: what it is for. */
+  name: string;
+  /** SHA-256 of the text, hex. */
+  checksum: string;
+  sql: string;
+}
+
+export type AppliedMigration = Pick<Migration, 'number' | 'name' | 'checksum'>;
+
+/** One exclusive transaction. */
+export interface MigrationSession {
+  /** By number; empty when nothing was ever applied. */
+  applied(): Promise<AppliedMigration[]>;
+  /** Runs the migration and records it. */
+  apply(migration: Migration): Promise<void>;
+}
+
+export interface MigrationTarget {
+  /** For errors; no secrets. */
+  readonly description: string;
+  /** Runs `work` in one transaction that excludes every other migrating process; rolls back if it throws. */
+  exclusively<T>(work: (session: MigrationSession) => Promise<T>): Promise<T>;
+}
+
+const FILE_NAME = /^(\d{4})-([a-z0-9-]+)\.sql$/;
+
+/**
+ * The migrations this binary knows for a backend, by number. The files lie beside this one, in the sources as in
+ * the compiled package (the build copies them).
+ */
+export function readMigrations(backend: SqlBackend): Migration[] {
+  const folder = new URL(`./${backend}/`, import.meta.url);
+  const migrations = readdirSync(folder)
+    .filter((file) => file.endsWith('.sql'))
+    .sort()
+    .map((file) => parseMigration(file, readFileSync(new URL(file, folder), 'utf8')));
+  migrations.forEach(({ number, name }, i) => {
+    if (number !== i + 1)
+      throw new Error(`migrations/${backend}: ${number}-${name} should be number ${i + 1}`);
+  });
+  if (migrations.length === 0) throw new Error(`no migrations in ${folder.pathname}`);
+  return migrations;
+}
+
+/** A migration from its file's name and text. The checksum does not depend on the platform's line endings. */
+export function parseMigration(file: string, text: string): Migration {
+  const match = FILE_NAME.exec(file);
+  if (!match) throw new Error(`a migration's file is named NNNN-intent.sql, not ${file}`);
+  const sql = text.replaceAll('\r\n', '\n');
+  const checksum = createHash('sha256').update(sql).digest('hex');
+  return { number: Number(match[1]), name: match[2], checksum, sql };
+}
+
+/**
+ * What is still to be applied, given what was. Throws 'schema-too-new' or 'conflict'. For those that may only
+ * read, and for every step of `applyMigrations`.
+ */
+export function pendingMigrations(
+  description: string,
+  known: readonly Migration[],
+  applied: readonly AppliedMigration[],
+): Migration[] {
+  applied.forEach((row, i) => {
+    const migration = known[i];
+    if (!migration) {
+      throw new StreamHouseError(
+        'schema-too-new',
+        `${description} has schema ${applied.length}, this version of streamhouse knows ${known.length}: use a newer one`,
+        { schema: applied.length, known: known.length },
+      );
+    }
+    if (row.number !== migration.number || row.checksum !== migration.checksum) {
+      throw new StreamHouseError(
+        'conflict',
+        `${description} was migrated by another ${pad(row.number)}-${row.name} than this version's ` +
+          `${pad(migration.number)}-${migration.name}`,
+      );
+    }
+  });
+  return known.slice(applied.length);
+}
+
+/** Applies what is pending, one transaction each, and returns what this call applied. */
+export async function applyMigrations(
+  target: MigrationTarget,
+  known: readonly Migration[],
+): Promise<Migration[]> {
+  const done: Migration[] = [];
+  for (;;) {
+    const applied = await target.exclusively(async (session) => {
+      const next = pendingMigrations(target.description, known, await session.applied())[0];
+      if (next) await session.apply(next);
+      return next;
+    });
+    if (!applied) return done;
+    done.push(applied);
+  }
+}
+
+function pad(number: number): string {
+  return String(number).padStart(4, '0');
+}
