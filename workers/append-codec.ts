@@ -1,0 +1,147 @@
+/**
+ * The packed buffers in which appends and their answers cross threads, many at a time, never an object each.
+ * Owns: three layouts and their readers and writers. Does not own: the ports (messages.ts). Little endian, for
+ * these bytes never leave the process. Pure; main thread, lanes, batching worker.
+ *
+ * An append is one request's share for one partition. A token (slot, generation) names it: the slot is its place
+ * in the main thread's table, the generation tells a late answer to an earlier use of that slot.
+ *
+ *   produce (main -> lane), appends one after the other:
+ *     u32 slot | u32 generation | f64 topicId | u32 partition | u32 recordCount | u32 dataBytes
+ *     i32 producerEpoch | f64 producerId (-1 none) | i32 baseSequence | u32 0
+ *     recordCount * (i32 keyBytes, i32 valueBytes; -1 null) | keys and values in turn
+ *   append (lane -> batching worker), appends one after the other:
+ *     u32 slot | u32 generation | f64 topicId | u32 partition | u32 recordCount | u32 batchBytes
+ *     i32 producerEpoch | f64 producerId | i32 baseSequence | u32 0 | f64 minTimestampMs | f64 maxTimestampMs
+ *     one RecordBatch
+ *   answer (batching worker -> lane -> main, or lane -> main), 24 bytes each:
+ *     u32 slot | u32 generation | u32 error (0: none, else 1 + its index in ERROR_CODES) | u32 0 | f64 baseOffset
+ */
+import { ERROR_CODES, type ErrorCode } from '../src/core/errors.ts';
+
+export const PRODUCE_HEADER_BYTES = 48;
+export const APPEND_HEADER_BYTES = 64;
+export const ANSWER_BYTES = 24;
+
+const ERROR_NUMBERS = new Map(ERROR_CODES.map((code, index) => [code, index + 1]));
+
+/** The number under which an error crosses threads in an answer. */
+export function errorNumber(code: ErrorCode): number {
+  return ERROR_NUMBERS.get(code) as number;
+}
+
+/** null for 0. */
+export function errorOfNumber(number: number): ErrorCode | null {
+  return number === 0 ? null : ERROR_CODES[number - 1];
+}
+
+/** The fields that produce and append headers share, read in place. */
+export interface AppendHeader {
+  slot: number;
+  generation: number;
+  topicId: number;
+  partition: number;
+  recordCount: number;
+  /** Bytes after the header (and, in a produce message, after the lengths). */
+  dataBytes: number;
+  producerId: number;
+  producerEpoch: number;
+  baseSequence: number;
+}
+
+/** Writes the 48 bytes that both headers begin with. */
+export function writeAppendHeader(out: Buffer, at: number, header: AppendHeader): void {
+  out.writeUInt32LE(header.slot, at);
+  out.writeUInt32LE(header.generation, at + 4);
+  out.writeDoubleLE(header.topicId, at + 8);
+  out.writeUInt32LE(header.partition, at + 16);
+  out.writeUInt32LE(header.recordCount, at + 20);
+  out.writeUInt32LE(header.dataBytes, at + 24);
+  out.writeInt32LE(header.producerEpoch, at + 28);
+  out.writeDoubleLE(header.producerId, at + 32);
+  out.writeInt32LE(header.baseSequence, at + 40);
+  out.writeUInt32LE(0, at + 44);
+}
+
+/** Reads the 48 bytes that both headers begin with into `header`, so that a loop needs one object. */
+export function readAppendHeader(bytes: Buffer, at: number, header: AppendHeader): void {
+  header.slot = bytes.readUInt32LE(at);
+  header.generation = bytes.readUInt32LE(at + 4);
+  header.topicId = bytes.readDoubleLE(at + 8);
+  header.partition = bytes.readUInt32LE(at + 16);
+  header.recordCount = bytes.readUInt32LE(at + 20);
+  header.dataBytes = bytes.readUInt32LE(at + 24);
+  header.producerEpoch = bytes.readInt32LE(at + 28);
+  header.producerId = bytes.readDoubleLE(at + 32);
+  header.baseSequence = bytes.readInt32LE(at + 40);
+}
+
+/** A header to read into. */
+export function blankAppendHeader(): AppendHeader {
+  return {
+    slot: 0,
+    generation: 0,
+    topicId: 0,
+    partition: 0,
+    recordCount: 0,
+    dataBytes: 0,
+    producerId: -1,
+    producerEpoch: -1,
+    baseSequence: -1,
+  };
+}
+
+/** Gathers answers for one lane (or for main) until they are taken as one message. */
+export class AnswerWriter {
+  #buffer = Buffer.allocUnsafeSlow(64 * ANSWER_BYTES);
+  #count = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  add(slot: number, generation: number, code: ErrorCode | null, baseOffset: number): void {
+    const at = this.#count++ * ANSWER_BYTES;
+    if (at === this.#buffer.length) {
+      const grown = Buffer.allocUnsafeSlow(at * 2);
+      this.#buffer.copy(grown);
+      this.#buffer = grown;
+    }
+    this.#buffer.writeUInt32LE(slot, at);
+    this.#buffer.writeUInt32LE(generation, at + 4);
+    this.#buffer.writeUInt32LE(code === null ? 0 : errorNumber(code), at + 8);
+    this.#buffer.writeUInt32LE(0, at + 12);
+    this.#buffer.writeDoubleLE(baseOffset, at + 16);
+  }
+
+  /** All answers so far, in memory of their own that can be moved; null if there are none. */
+  take(): Uint8Array<ArrayBuffer> | null {
+    if (this.#count === 0) return null;
+    const out = new Uint8Array(this.#count * ANSWER_BYTES);
+    out.set(this.#buffer.subarray(0, out.length));
+    this.#count = 0;
+    if (this.#buffer.length > 1 << 20) this.#buffer = Buffer.allocUnsafeSlow(64 * ANSWER_BYTES);
+    return out;
+  }
+}
+
+/** Calls `each` for every answer of a message. */
+export function readAnswers(
+  message: Uint8Array,
+  each: (slot: number, generation: number, code: ErrorCode | null, baseOffset: number) => void,
+): void {
+  const bytes = bufferOver(message);
+  for (let at = 0; at < bytes.length; at += ANSWER_BYTES) {
+    each(
+      bytes.readUInt32LE(at),
+      bytes.readUInt32LE(at + 4),
+      errorOfNumber(bytes.readUInt32LE(at + 8)),
+      bytes.readDoubleLE(at + 16),
+    );
+  }
+}
+
+/** A Buffer over the same memory, shared memory included. */
+export function bufferOver(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
