@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as sleepMs } from 'node:timers/promises';
 import { decodeAwsChunked, errorXml, listXml, S3Refusal } from './s3-server-format.ts';
 
@@ -73,6 +73,8 @@ export interface S3Server {
   readonly counts: Record<S3RequestKind, number>;
   /** What it holds. Tests may change it behind the client's back. */
   readonly buckets: S3Buckets;
+  /** Calls `seen` for each connection that comes from now on. */
+  connections(seen: (socket: Socket) => void): void;
   /** Cuts all connections and frees the port; the objects stay in `buckets`. */
   stop(): Promise<void>;
 }
@@ -110,6 +112,7 @@ export async function startS3Server(options: S3ServerOptions = {}): Promise<S3Se
     fault: options.fault ?? (() => undefined),
     counts,
     buckets,
+    connections: (seen) => void http.on('connection', seen),
     async stop() {
       if (!http.listening) return;
       await new Promise<void>((resolve) => {
