@@ -56,7 +56,7 @@ export function applyMerge(page: PackedRefs, merged: readonly SegmentRef[]): Pac
   const refCount = first + merged.length + (page.refCount - after);
   const refs = blankRefs(refCount);
   for (let i = 0; i < first * REF_NUMBERS; i++) refs[i] = page.refs[i];
-  merged.forEach((ref, i) => packRef(refs, first + i, ref));
+  for (let i = 0; i < merged.length; i++) packRef(refs, first + i, merged[i]);
   let to = (first + merged.length) * REF_NUMBERS;
   for (let i = after * REF_NUMBERS; i < page.refCount * REF_NUMBERS; i++) refs[to++] = page.refs[i];
   return { refs, refCount, nextOffset: Math.max(page.nextOffset, next) };

@@ -22,12 +22,11 @@ export function replaceRefs(
     const isDense = i === 0 || baseOffset === merged[i - 1].nextOffset;
     assert(isDense && baseOffset < nextOffset && nextOffset <= owner.nextOffset, 'a merge that is not dense');
   }
-  const live = merged.filter((ref) => ref.nextOffset > owner.logStart);
   const waiting: MergeOverlay[] = [];
-  for (let at = 0; at < live.length; ) {
-    const block = owner.blockAt(live[at].baseOffset);
-    const end = endOfRun(owner, live, at, block);
-    const run = live.slice(at, end);
+  for (let at = 0; at < merged.length; ) {
+    const block = owner.blockAt(merged[at].baseOffset);
+    const end = endOfRun(owner, merged, at, block);
+    const run = merged.slice(at, end);
     const left = block === null ? run : replaceInBlock(block, seq, run, ledger);
     if (left.length > 0) waiting.push({ seq, refs: left });
     at = end;

@@ -12,6 +12,7 @@ import type { BlockLedger } from './block-ledger.ts';
 import type { IndexCounters } from './index-counters.ts';
 import { DIRTY, WRITING } from './page-block.ts';
 import { encodePage } from './page-codec.ts';
+import { setOverlays } from './page-join.ts';
 import type { PageLoader } from './page-loader.ts';
 import type { PutPages, StoredPage } from './page-store.ts';
 import type { Block, PartitionIndex, ShardIndex } from './partition-index.ts';
@@ -77,9 +78,29 @@ async function applyMergesOf(owner: PartitionIndex, throughSeq: number, parts: P
   for (;;) {
     const waiting = owner.overlays?.find(({ seq }) => seq <= throughSeq);
     if (waiting === undefined || !owner.shard.isOpen) return;
-    // The page may be gone below the log start; refs that end there do not wait any more.
-    await loadForWriting(owner, Math.max(waiting.refs[0].baseOffset, owner.logStart), parts.loader);
+    const offset = waiting.refs[0].baseOffset;
+    if (offset >= owner.logStart) await loadForWriting(owner, offset, parts.loader);
+    else await dropDeadMerges(owner, parts);
   }
+}
+
+/**
+ * The page of the log start takes its merges as any other, also those of refs below the log start; pages below
+ * it may be gone, and merges in them wait for nothing.
+ */
+async function dropDeadMerges(owner: PartitionIndex, parts: PageOutParts): Promise<void> {
+  const offset = Math.min(owner.logStart, owner.nextOffset - 1);
+  const block = await loadForWriting(owner, offset, parts.loader);
+  if (block === null || owner.overlays === null) return;
+  const kept = owner.overlays.map(({ seq, refs }) => ({
+    seq,
+    refs: refs.filter((ref) => ref.baseOffset >= block.base),
+  }));
+  setOverlays(
+    owner,
+    kept.filter(({ refs }) => refs.length > 0),
+    parts.ledger,
+  );
 }
 
 /** Loads the stored parts of those blocks that are incomplete. */
@@ -89,11 +110,18 @@ async function completeBlocks(blocks: readonly Block[], loader: PageLoader): Pro
 }
 
 /** Partitions of deleted topics need no pages: a load that fails for that reason is none of ours. */
-async function loadForWriting(owner: PartitionIndex, offset: number, loader: PageLoader): Promise<void> {
+async function loadForWriting(
+  owner: PartitionIndex,
+  offset: number,
+  loader: PageLoader,
+): Promise<Block | null> {
+  const present = owner.blockAt(offset);
+  if (present?.isComplete) return present;
   try {
-    await loader.load(owner, offset, false);
+    return await loader.load(owner, offset, false);
   } catch (error) {
     if (!owner.isRemoved) throw error;
+    return null;
   }
 }
 

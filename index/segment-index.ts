@@ -193,15 +193,6 @@ export class SegmentIndex {
       if (first === undefined || first.next > owner.logStart) break;
       this.#ledger.drop(first);
     }
-    if (owner.overlays !== null) {
-      const kept = owner.overlays
-        .map(({ seq: at, refs }) => ({
-          seq: at,
-          refs: refs.filter((ref) => ref.nextOffset > owner.logStart),
-        }))
-        .filter(({ refs }) => refs.length > 0);
-      setOverlays(owner, kept, this.#ledger);
-    }
   }
 
   /** A committed deletion: all of the topic's partitions of this shard are forgotten, look-ups that wait fail. */
@@ -426,7 +417,7 @@ export class SegmentIndex {
       const next: number = block.next;
       if (next >= owner.nextOffset) return;
       const following: Block | null = owner.blockAt(next);
-      block = following !== null && following.isComplete ? following : null;
+      block = following?.isComplete ? following : null;
       index = 0;
     }
   }
