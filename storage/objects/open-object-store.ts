@@ -24,7 +24,7 @@ export interface OpenObjectStoreOptions {
   readonly socketsMax?: number;
   /** S3: to connect. Default 3 s. */
   readonly connectMsMax?: number;
-  /** S3: from sending a request to the head of its answer, and between two pieces of a body. Default 30 s. */
+  /** S3: from asking for a connection to the head of the answer, and between two pieces of a body. Default 30 s. */
   readonly requestMsMax?: number;
 }
 

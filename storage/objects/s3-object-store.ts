@@ -41,7 +41,7 @@ export interface S3ObjectStoreOptions {
   /** Connections kept open at most; further calls wait for one. */
   readonly socketsMax?: number;
   readonly connectMsMax?: number;
-  /** From sending a request to the head of its answer, and between two pieces of a body. */
+  /** From asking for a connection to the head of the answer, and between two pieces of a body. */
   readonly requestMsMax?: number;
 }
 
