@@ -141,21 +141,21 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
    */
   async getTopicAtLeast(name: string, partitionCount: number): Promise<Topic | null> {
     const cached = this.#remembered(name);
-    if (!cached) {
-      const joined = this.#flights.has(name);
-      const topic = await this.getTopic(name);
-      // A read that was on its way before this call began may be older than what the caller knows of.
-      return joined && topic && topic.partitionCount < partitionCount ? this.#loadBeyond(name) : topic;
-    }
-    if (cached.topic.partitionCount >= partitionCount || this.#isFresh(cached.beyondAtMs)) {
+    const isAnswer =
+      cached && (cached.topic.partitionCount >= partitionCount || this.#isFresh(cached.beyondAtMs));
+    if (isAnswer || (!cached && this.#isKnownAbsent(name))) {
       this.#observer.hit('topic');
-      return cached.topic;
+      return cached?.topic ?? null;
     }
     this.#observer.miss('topic');
-    const joined = this.#flights.has(name);
-    const topic = await this.#load(name).answer;
-    if (joined && topic && topic.partitionCount < partitionCount) return this.#loadBeyond(name);
-    this.#rememberBeyond(name);
+    const isJoined = this.#flights.has(name);
+    let topic = await this.#load(name).answer;
+    // A read that was on its way before this call began may be older than what the caller knows of.
+    if (isJoined && topic && topic.partitionCount < partitionCount) topic = await this.#load(name).answer;
+    if (topic && topic.partitionCount < partitionCount) {
+      const found = this.#topics.peek(name);
+      if (found) found.beyondAtMs = this.#clock.monotonicMs();
+    }
     return topic;
   }
 
@@ -221,17 +221,6 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
       if (writing) writing.isOverlapped = true;
       if (this.#flights.get(name) === flight) this.#flights.delete(name);
     }
-  }
-
-  async #loadBeyond(name: string): Promise<Topic | null> {
-    const topic = await this.#load(name).answer;
-    this.#rememberBeyond(name);
-    return topic;
-  }
-
-  #rememberBeyond(name: string): void {
-    const cached = this.#topics.peek(name);
-    if (cached) cached.beyondAtMs = this.#clock.monotonicMs();
   }
 
   #remember(topic: Topic, asOfMs = this.#clock.monotonicMs()): void {

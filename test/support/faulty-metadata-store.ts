@@ -81,9 +81,9 @@ export class FaultyMetadataStore extends ForwardingMetadataStore {
         await run();
         throw new StreamHouseError(effect.code ?? 'store-unknown', `injected after ${method}`);
       case 'delay': {
-        await effect.before;
+        if (effect.before) await effect.before;
         const result = await run();
-        await effect.after;
+        if (effect.after) await effect.after;
         return result;
       }
       case 'hang':
