@@ -1,0 +1,95 @@
+/**
+ * What a request to a broker's HTTP door may fail with, as a client sees it. Owns the one question that decides
+ * what a client may do next: did it happen? Does not own the server's table of codes (server/). Any thread.
+ */
+
+/**
+ * refused   the broker said no and will say no again; nothing happened
+ * nothing   nothing happened and the same request may succeed later (busy, starting, no connection)
+ * unknown   it may have happened: the reply was lost, or the broker itself does not know
+ */
+export type RestOutcome = 'refused' | 'nothing' | 'unknown';
+
+export interface RestErrorFields {
+  outcome: RestOutcome;
+  /** Words for machines: 'topic-not-found', 'overloaded', 'connection-failed', 'http-404' where nothing better is known. */
+  code: string;
+  /** HTTP status; null when there was no answer. */
+  status: number | null;
+  /** The answer's `error_code` (40401 and kin); null when there was none. */
+  errorCode: number | null;
+  /** How long the broker asks to wait; null when it did not. */
+  retryAfterMs: number | null;
+}
+
+export class RestError extends Error {
+  override readonly name = 'RestError';
+  readonly outcome: RestOutcome;
+  readonly code: string;
+  readonly status: number | null;
+  readonly errorCode: number | null;
+  readonly retryAfterMs: number | null;
+
+  constructor(message: string, fields: RestErrorFields, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.outcome = fields.outcome;
+    this.code = fields.code;
+    this.status = fields.status;
+    this.errorCode = fields.errorCode;
+    this.retryAfterMs = fields.retryAfterMs;
+  }
+}
+
+/** What an HTTP status says about whether it happened. */
+export function outcomeOfStatus(status: number): RestOutcome {
+  if (status === 429 || status === 503) return 'nothing';
+  if (status === 408 || status >= 500) return 'unknown';
+  return 'refused';
+}
+
+/** REST Proxy's "retriable Kafka error": given only where nothing happened. */
+const RETRIABLE_ERROR_CODE = 50003;
+
+/** The same for an `error_code`, the first three digits of which are otherwise an HTTP status. */
+export function outcomeOfErrorCode(errorCode: number): RestOutcome {
+  if (errorCode === RETRIABLE_ERROR_CODE) return 'nothing';
+  const status = errorCode >= 10_000 ? Math.floor(errorCode / 100) : errorCode;
+  return status >= 400 && status < 600 ? outcomeOfStatus(status) : 'unknown';
+}
+
+/** A connection that was never made carried nothing; any other break may have come after the request arrived. */
+const NEVER_CONNECTED = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EADDRNOTAVAIL',
+  'UND_ERR_CONNECT_TIMEOUT',
+]);
+
+/** An error of the HTTP client (undici, or the system's under it) as a RestError. */
+export function connectionError(error: unknown, where: string): RestError {
+  const { code, text } = reason(error);
+  const nothing = code !== null && NEVER_CONNECTED.has(code);
+  const fields = { status: null, errorCode: null, retryAfterMs: null };
+  return nothing
+    ? new RestError(
+        `no connection to ${where} (${code})`,
+        { ...fields, outcome: 'nothing', code: 'connection-failed' },
+        error,
+      )
+    : new RestError(
+        `the answer of ${where} was lost (${text})`,
+        { ...fields, outcome: 'unknown', code: 'connection-lost' },
+        error,
+      );
+}
+
+/** A name that resolves to several addresses fails with an AggregateError of one error each. */
+function reason(error: unknown): { code: string | null; text: string } {
+  const one = error instanceof AggregateError && error.errors.length > 0 ? error.errors[0] : error;
+  if (!(one instanceof Error)) return { code: null, text: String(one) };
+  const code = (one as NodeJS.ErrnoException).code ?? null;
+  return { code, text: one.message || code || one.name };
+}
