@@ -114,6 +114,25 @@ export class AnswerWriter {
     this.#buffer.writeDoubleLE(baseOffset, at + 16);
   }
 
+  /** Takes over another writer's answers, which has none afterwards. */
+  append(other: AnswerWriter): void {
+    if (this.#count === 0) {
+      [this.#buffer, other.#buffer] = [other.#buffer, this.#buffer];
+      [this.#count, other.#count] = [other.#count, 0];
+      return;
+    }
+    const at = this.#count * ANSWER_BYTES;
+    const more = other.#count * ANSWER_BYTES;
+    if (at + more > this.#buffer.length) {
+      const grown = Buffer.allocUnsafeSlow((at + more) * 2);
+      this.#buffer.copy(grown, 0, 0, at);
+      this.#buffer = grown;
+    }
+    other.#buffer.copy(this.#buffer, at, 0, more);
+    this.#count += other.#count;
+    other.#count = 0;
+  }
+
   /** All answers so far, in memory of their own that can be moved; null if there are none. */
   take(): Uint8Array<ArrayBuffer> | null {
     if (this.#count === 0) return null;

@@ -9,7 +9,6 @@
  */
 
 import { crc32c } from '../src/core/crc32c.ts';
-import type { ErrorCode } from '../src/core/errors.ts';
 import { type ObjectId, partitionKey } from '../src/core/ids.ts';
 import {
   BATCH_OBJECT_HEADER_BYTES,
@@ -49,8 +48,6 @@ export interface SealedAppends {
   readonly producerId: Float64Array;
   readonly producerEpoch: Int16Array;
   readonly baseSequence: Int32Array;
-  /** Why an append was given up before its commit, by append; usually empty. */
-  readonly abandoned: Map<number, ErrorCode>;
 }
 
 export interface SealedObject {
@@ -225,7 +222,6 @@ function blankAppends(count: number): SealedAppends {
     producerId: new Float64Array(count),
     producerEpoch: new Int16Array(count),
     baseSequence: new Int32Array(count),
-    abandoned: new Map(),
   };
 }
 
