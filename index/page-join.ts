@@ -35,8 +35,9 @@ export function joinPage(
   const page = decodePage(stored.bytes);
   checkIdentity(owner, stored, page);
   const present = blockOfPage(owner, page);
-  if (present?.isComplete) return checkCovers(present, offset);
   const until = present !== null ? present.from : untilOf(owner, page);
+  checkCovers(owner, page, present !== null ? present.next : until, offset);
+  if (present?.isComplete) return present;
   const { joined, isMerged, waiting } = mergeOverlays(owner, page, until);
   const kept = cutAt(owner, page, joined, until);
   if (waiting !== owner.overlays) setOverlays(owner, waiting, ledger);
@@ -61,7 +62,7 @@ export function joinPage(
     if (isMerged) ledger.addDirty(block);
     else ledger.addClean(block);
   }
-  return checkCovers(block, offset);
+  return block;
 }
 
 function corrupt(owner: PartitionIndex, what: string): StreamHouseError {
@@ -164,10 +165,7 @@ function cutAt(owner: PartitionIndex, page: Page, joined: PackedRefs, until: num
   throw corrupt(owner, `page ${page.baseOffset} has a ref across offset ${until}, where another begins`);
 }
 
-function checkCovers(block: Block, offset: number): Block {
-  if (offset >= block.base && offset < block.next) return block;
-  throw corrupt(
-    block.owner,
-    `offset ${offset} lies in no page; the one below is [${block.base}, ${block.next})`,
-  );
+function checkCovers(owner: PartitionIndex, page: Page, next: number, offset: number): void {
+  if (offset >= page.baseOffset && offset < next) return;
+  throw corrupt(owner, `offset ${offset} lies in no page; the one below is [${page.baseOffset}, ${next})`);
 }
