@@ -128,10 +128,15 @@ const READER_MUST = ['a reader found its offset', 'a reader met a gap in the tai
 
 const FOLD_MUTANTS: Record<keyof FoldRules, Mutant<FoldViolation, FoldBounds>> = {
   pagesConfirmedFirst: { kind: 'entry-hidden', steps: 5, finding: 'C1' },
-  boundsFromFold: { kind: 'entry-hidden', steps: 15, finding: 'C2', bounds: { slices: 4, pageOuts: 3 } },
+  boundsFromFold: {
+    kind: 'entry-hidden',
+    steps: 15,
+    finding: 'C2',
+    bounds: { slices: 3, pageOuts: 3, timeouts: 0 },
+  },
   mergeRewritesInPlace: {
     kind: 'wrong-object',
-    steps: 12,
+    steps: 13,
     finding: 'C3',
     bounds: { pageRefs: 1, merges: 1, takeovers: 1, trims: 0 },
   },
@@ -199,8 +204,12 @@ export const SMALL_CASES: readonly ProtocolCase[] = [
   foldCase('two-partitions', FOLD_MUST, { partitions: 2 }),
   foldCase('merge', [...FOLD_MUST, ...MERGE_MUST], { merges: 1 }),
   foldCase('chunks', [...FOLD_MUST, 'old checkpoint chunks were deleted'], { chunkDeletes: 1 }),
-  foldCase('reader', [...FOLD_MUST, ...READER_MUST], { reads: 1 }),
-  foldCase('reader-tail-first', [...FOLD_MUST, ...READER_MUST], { reads: 1, readerTailFirst: true }),
+  foldCase('reader', [...FOLD_MUST, ...READER_MUST], { reads: 1, timeouts: 0 }),
+  foldCase('reader-tail-first', [...FOLD_MUST, ...READER_MUST], {
+    reads: 1,
+    timeouts: 0,
+    readerTailFirst: true,
+  }),
   objectCase('one-object', OBJECT_MUST, { sweeps: 2, timeouts: 2 }),
   objectCase('two-objects', OBJECT_MUST, { objects: 2, takeovers: 2 }),
   objectCase('two-shards', OBJECT_MUST, { shards: 2 }),

@@ -302,6 +302,7 @@ export class FoldModel implements Model<FoldState, FoldViolation> {
   /** Section 2: for a checkpoint at S the pages are written out through S, and all must be confirmed. */
   #sendPages(draft: FoldState, index: number): void {
     const holder = draft.holders[index]!;
+    const { pageRefs } = this.#bounds;
     draft.left.pageOuts--;
     holder.hasUnconfirmed = !this.#rules.foldsOnlyConfirmed;
     const deletes: DeletePage[] = [];
@@ -314,16 +315,8 @@ export class FoldModel implements Model<FoldState, FoldViolation> {
         waiting++;
       }
       if (!covers) continue;
-      for (const { base } of draft.pages[partition]!)
-        if (base > 0)
-          deletes.push({
-            kind: 'delete-page',
-            from: index,
-            awaited: true,
-            partition,
-            base,
-            stamp: holder.seq,
-          });
+      for (let base = pageRefs; base < part.next; base += pageRefs)
+        deletes.push({ kind: 'delete-page', from: index, awaited: true, partition, base, stamp: holder.seq });
     }
     const next = holder.partitions.map((part) => part.next);
     holder.job = { kind: 'pages', waiting, through: holder.seq, next, deletes };
