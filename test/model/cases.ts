@@ -81,12 +81,12 @@ const APPEND_MUTANTS: Record<keyof AppendRules, Mutant<AppendViolation, AppendBo
   comparesCommitId: { kind: 'acknowledged-lost', steps: 11 },
   looksForCommitIdFirst: { kind: 'failure-not-final', steps: 8, finding: 'C7' },
   knowsOwnConflict: { kind: 'failure-not-final', steps: 7 },
-  trimmedStaysUnknown: { kind: 'failure-not-final', steps: 14, bounds: { trims: 1 } },
+  trimmedStaysUnknown: { kind: 'failure-not-final', steps: 14, bounds: { trims: 1, timeouts: 1 } },
   resendsIdenticalBytes: { kind: 'acknowledged-lost', steps: 7 },
   stopsAtForeignCommit: { kind: 'offset-given-twice', steps: 12 },
   duplicateWaitsForCommit: { kind: 'acknowledged-lost', steps: 6, bounds: { retries: 1 } },
   copyConfirmedFirst: { kind: 'entry-unreadable', steps: 6, bounds: { head: 'dynamodb' } },
-  copiesOnlyCommitted: { kind: 'entry-changed', steps: 12, bounds: { head: 'dynamodb' } },
+  copiesOnlyCommitted: { kind: 'entry-changed', steps: 12, bounds: { head: 'dynamodb', timeouts: 0 } },
   takeoverCopies: { kind: 'entry-unreadable', steps: 8, bounds: { head: 'dynamodb' } },
 };
 
@@ -145,7 +145,7 @@ const FOLD_MUTANTS: Record<keyof FoldRules, Mutant<FoldViolation, FoldBounds>> =
   pointerForwardOnly: { kind: 'trimmed-above-pointer', steps: 15 },
   trimsThroughReadBack: { kind: 'trimmed-above-pointer', steps: 9 },
   foldsOnlyConfirmed: { kind: 'wrong-object', steps: 8 },
-  readerWantsDenseTail: { kind: 'entry-hidden', steps: 12, bounds: { reads: 1 } },
+  readerWantsDenseTail: { kind: 'entry-hidden', steps: 12, bounds: { reads: 1, timeouts: 0 } },
   deletesChunksOnlyBelow: { kind: 'checkpoint-missing', steps: 14, bounds: { chunkDeletes: 1 } },
 };
 
@@ -199,7 +199,12 @@ export const SMALL_CASES: readonly ProtocolCase[] = [
   appendCase('sql', [...APPEND_MUST, ...RETRY_MUST], { slices: 3, retries: 1 }),
   appendCase('sql-trim', [...APPEND_MUST, ...TRIM_MUST], { trims: 1, releases: 1, timeouts: 1 }),
   appendCase('dynamodb', APPEND_MUST, { head: 'dynamodb' }),
-  appendCase('dynamodb-trim', [...APPEND_MUST, ...TRIM_MUST], { head: 'dynamodb', trims: 1, timeouts: 1 }),
+  appendCase('dynamodb-trim', [...APPEND_MUST, ...TRIM_MUST], {
+    head: 'dynamodb',
+    slices: 1,
+    trims: 1,
+    timeouts: 1,
+  }),
   foldCase('pages', FOLD_MUST, { slices: 3 }),
   foldCase('two-partitions', FOLD_MUST, { partitions: 2 }),
   foldCase('merge', [...FOLD_MUST, ...MERGE_MUST], { merges: 1 }),
@@ -210,7 +215,7 @@ export const SMALL_CASES: readonly ProtocolCase[] = [
     timeouts: 0,
     readerTailFirst: true,
   }),
-  objectCase('one-object', OBJECT_MUST, { sweeps: 2, timeouts: 2 }),
+  objectCase('one-object', OBJECT_MUST, { sweeps: 2 }),
   objectCase('two-objects', OBJECT_MUST, { objects: 2, takeovers: 2 }),
   objectCase('two-shards', OBJECT_MUST, { shards: 2 }),
 ];
