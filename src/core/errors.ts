@@ -41,6 +41,8 @@ const KIND_OF = {
   'invalid-partition-count': 'invalid',
   'invalid-config': 'invalid',
   'invalid-request': 'invalid',
+  /** The bytes of a request are not of the form they claim: not JSON, not UTF-8, an unknown query parameter. */
+  'malformed-request': 'invalid',
   'invalid-record': 'invalid',
   'invalid-setting': 'invalid',
   'unsupported-media-type': 'invalid',

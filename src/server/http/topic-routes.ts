@@ -1,0 +1,197 @@
+/**
+ * The REST Proxy v2 routes that read: topics, partitions, offsets and records. Produce is produce-endpoint's. Main
+ * thread.
+ */
+
+import Type from 'typebox';
+import { StreamHouseError } from '../../core/errors.ts';
+import { encodeFetchedRecords } from '../../protocol/http/fetched-records.ts';
+import { acceptedFormat, BINARY_V2, JSON_V2, KAFKA_V2 } from '../../protocol/http/media-type.ts';
+import {
+  OffsetsAnswer,
+  OffsetsQuery,
+  PartitionV2,
+  RecordsAnswer,
+  RecordsQuery,
+  TopicNames,
+  TopicV2,
+} from '../../protocol/http/schemas.ts';
+import type { FetchResult } from '../../route/broker.ts';
+import type { DoorContext } from './door-context.ts';
+import type { DoorRequest } from './door-request.ts';
+import { defineRoute, type Reply, type Route } from './route.ts';
+
+/** Topics per call of the catalogue. */
+const PAGE = 1000;
+const MAX_BYTES_DEFAULT = 1024 * 1024;
+
+function kafkaJson(value: unknown): Reply {
+  return { status: 200, contentType: KAFKA_V2, body: JSON.stringify(value) };
+}
+
+/** All topic names, page by page. */
+async function listTopicNames(context: DoorContext): Promise<string[]> {
+  const names: string[] = [];
+  let after: string | undefined;
+  for (;;) {
+    const page = await context.broker.topics.list(
+      after === undefined ? { limit: PAGE } : { after, limit: PAGE },
+    );
+    for (const topic of page) names.push(topic.name);
+    if (page.length < PAGE) return names;
+    after = page[page.length - 1].name;
+  }
+}
+
+/** One partition in v2's shape: the only copy a broker knows of is its own; the object store keeps the rest. */
+function partitionV2(partition: number, broker: number) {
+  return { partition, leader: broker, replicas: [{ broker, leader: true, in_sync: true }] };
+}
+
+function partitionsV2(count: number, broker: number) {
+  return Array.from({ length: count }, (_, partition) => partitionV2(partition, broker));
+}
+
+/** Fetches with a signal that follows the client and the door, so that neither waits for a long poll. */
+async function fetchUntil(
+  context: DoorContext,
+  request: DoorRequest,
+  fetch: (signal: AbortSignal) => Promise<FetchResult[]>,
+): Promise<FetchResult | null> {
+  const gone = new AbortController();
+  const abort = () => gone.abort();
+  request.onGone(abort);
+  context.closing.addEventListener('abort', abort, { once: true });
+  if (context.closing.aborted) abort();
+  try {
+    const [result] = await fetch(gone.signal);
+    return result;
+  } catch (error) {
+    // Whoever ended the wait wants no error: the answer is empty, or nobody is there to read it.
+    if (gone.signal.aborted) return null;
+    throw error;
+  } finally {
+    context.closing.removeEventListener('abort', abort);
+  }
+}
+
+async function readRecordsOf(
+  context: DoorContext,
+  request: DoorRequest,
+  name: string,
+  partition: number,
+  query: { offset?: string; max_bytes?: number; timeout?: number },
+): Promise<Reply> {
+  const format = acceptedFormat(request.headers.accept);
+  if (format === null) {
+    throw new StreamHouseError('not-acceptable', `records are given as ${JSON_V2} or ${BINARY_V2}`);
+  }
+  const { fetch, topics } = context.broker;
+  const topic = await topics.getWithPartition(name, partition);
+  let offset: number;
+  if (query.offset === undefined || query.offset === 'earliest' || query.offset === 'latest') {
+    const bounds = await fetch.bounds(topic, partition);
+    offset = query.offset === 'latest' ? bounds.nextOffset : bounds.logStart;
+  } else offset = Number(query.offset);
+  if (!Number.isSafeInteger(offset)) {
+    throw new StreamHouseError('malformed-request', 'query parameter offset is beyond 2^53');
+  }
+  const bytesMax = query.max_bytes ?? MAX_BYTES_DEFAULT;
+  const result = await fetchUntil(context, request, (signal) =>
+    fetch.fetch([{ topic, partition, offset, bytesMax }], {
+      bytesMax,
+      bytesMin: 1,
+      waitMs: query.timeout ?? 0,
+      signal,
+    }),
+  );
+  const contentType = format === 'json' ? JSON_V2 : BINARY_V2;
+  if (result === null) return { status: 200, contentType, body: '[]' };
+  if (result.error !== null) throw StreamHouseError.fromPlain(result.error);
+  const body = encodeFetchedRecords({ topic: name, partition, offset }, result.batches, format);
+  return { status: 200, contentType, body };
+}
+
+/** The v2 routes besides produce. */
+export function topicRoutes(): Route[] {
+  const kafkaAnswer = { status: 200, contentTypes: [KAFKA_V2] };
+  return [
+    defineRoute({
+      method: 'GET',
+      path: '/topics',
+      tag: 'Topics',
+      summary: 'Names of all topics.',
+      answer: { ...kafkaAnswer, description: 'Names, sorted.', schema: TopicNames },
+      handle: async (context) => kafkaJson(await listTopicNames(context)),
+    }),
+    defineRoute({
+      method: 'GET',
+      path: '/topics/{topic}',
+      tag: 'Topics',
+      summary: 'A topic with its configs and partitions.',
+      answer: { ...kafkaAnswer, description: 'The topic.', schema: TopicV2 },
+      async handle({ broker }, { params }) {
+        const topic = await broker.topics.get(params.topic);
+        const partitions = partitionsV2(topic.partitionCount, broker.info.incarnation);
+        return kafkaJson({ name: topic.name, configs: topic.configs, partitions });
+      },
+    }),
+    defineRoute({
+      method: 'GET',
+      path: '/topics/{topic}/partitions',
+      tag: 'Topics',
+      summary: 'Partitions of a topic.',
+      answer: { ...kafkaAnswer, description: 'The partitions.', schema: Type.Array(PartitionV2) },
+      async handle({ broker }, { params }) {
+        const topic = await broker.topics.get(params.topic);
+        return kafkaJson(partitionsV2(topic.partitionCount, broker.info.incarnation));
+      },
+    }),
+    defineRoute({
+      method: 'GET',
+      path: '/topics/{topic}/partitions/{partition}',
+      tag: 'Topics',
+      summary: 'One partition.',
+      answer: { ...kafkaAnswer, description: 'The partition.', schema: PartitionV2 },
+      async handle({ broker }, { params }) {
+        await broker.topics.getWithPartition(params.topic, params.partition);
+        return kafkaJson(partitionV2(params.partition, broker.info.incarnation));
+      },
+    }),
+    defineRoute({
+      method: 'GET',
+      path: '/topics/{topic}/partitions/{partition}/offsets',
+      tag: 'Topics',
+      summary: 'First and next offset of a partition, and the offset for a time.',
+      query: OffsetsQuery,
+      answer: {
+        ...kafkaAnswer,
+        description: 'With timestamp also the first record not older; null if there is none.',
+        schema: OffsetsAnswer,
+      },
+      async handle({ broker }, { params, query }) {
+        const topic = await broker.topics.getWithPartition(params.topic, params.partition);
+        const bounds = await broker.fetch.bounds(topic, params.partition);
+        const answer = { beginning_offset: bounds.logStart, end_offset: bounds.nextOffset };
+        if (query.timestamp === undefined) return kafkaJson(answer);
+        const found = await broker.fetch.offsetForTimestamp(topic, params.partition, query.timestamp);
+        return kafkaJson({ ...answer, offset: found?.offset ?? null, timestamp: found?.timestampMs ?? null });
+      },
+    }),
+    defineRoute({
+      method: 'GET',
+      path: '/topics/{topic}/partitions/{partition}/records',
+      tag: 'Records',
+      summary: 'Records from an offset on; waits for them up to timeout.',
+      query: RecordsQuery,
+      answer: {
+        status: 200,
+        description: 'Keys and values as JSON or, by the Accept header, as base64.',
+        schema: RecordsAnswer,
+        contentTypes: [JSON_V2, BINARY_V2],
+      },
+      handle: (context, { params, query, request }) =>
+        readRecordsOf(context, request, params.topic, params.partition, query),
+    }),
+  ];
+}
