@@ -91,7 +91,12 @@ export class SqliteMetadataStore implements MetadataStore {
     } catch (error) {
       // After some errors SQLite has rolled back by itself.
       if (this.#connection.database.inTransaction) this.#run.rollback.run();
-      throw sqliteErrorMeaning(error, phase, this.#connection.path);
+      const meaning = sqliteErrorMeaning(error, phase, this.#connection.path);
+      // Writing the WAL back lets its space be used again: worth trying before the next call.
+      if (meaning instanceof StreamHouseError && meaning.code === 'disk-full') {
+        this.#unwrittenBytes = CHECKPOINT_BYTES;
+      }
+      throw meaning;
     }
   }
 
