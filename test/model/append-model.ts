@@ -1,12 +1,13 @@
 /**
- * Model of appending and taking over: unknown outcomes, resends, requests executed long after their sender gave
- * them up, DynamoDB's copies, trimming. One shard, one partition, slices of one record.
- * Owns: the steps. Does not own: the state's shape (append-state.ts), what must hold (append-promise.ts), pages
- * and checkpoints (fold-model.ts; here a trimmed entry counts as folded), objects (object-model.ts). Main thread.
+ * Model of appending and taking over: unknown outcomes, resends, requests executed long after their sender
+ * gave them up, DynamoDB's copies, trimming. One shard, one partition, slices of one record.
+ * Owns: the steps. Does not own: the state's shape (append-state.ts), what must hold (append-promise.ts),
+ * pages and checkpoints (fold-model.ts; here a trimmed entry counts as folded), objects (object-model.ts).
+ * Main thread.
  *
- * A reply is received in the moment the request is executed, unless its sender gave up before: what an agent does
- * with a reply touches only itself, so a reply that dawdles is no other run. A lost reply and a late request are
- * the same here: first the sender times out, then the store executes.
+ * A reply is received in the moment the request is executed, unless its sender gave up before: what an agent
+ * does with a reply touches only itself, so a reply that dawdles is no other run. A lost reply and a late
+ * request are the same here: first the sender times out, then the store executes.
  */
 import {
   appendViolation,
@@ -216,7 +217,10 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
     else this.#stop(draft, request.from);
   }
 
-  /** Section 2: move the head from seq-1 to seq and insert the entry, in one atomic step, if seq and epoch fit. */
+  /**
+   * Section 2: move the head from seq-1 to seq and insert the entry, in one atomic step, if seq and epoch
+   * fit.
+   */
   #executeAppend(draft: AppendState, request: EntryRequest): void {
     const { head } = draft;
     const { seq, entry } = request;
@@ -265,7 +269,10 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
     this.#sendEntry(draft, index, []);
   }
 
-  /** Section 2: a raise whose reply was lost is read back too; ours if the head says so, sent again if unmoved. */
+  /**
+   * Section 2: a raise whose reply was lost is read back too; ours if the head says so, sent again if
+   * unmoved.
+   */
   #resolveRaise(draft: AppendState, index: number): void {
     const agent = draft.agents[index]!;
     const { head } = draft;
@@ -294,7 +301,9 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
     if (this.#bounds.trims === 0) this.#readLog(draft, index);
   }
 
-  /** Section 2: checkpoint and log to the head. What a rival trims between the two reads makes it start again. */
+  /**
+   * Section 2: checkpoint and log to the head. What a rival trims between the two reads makes it start again.
+   */
   #readLog(draft: AppendState, index: number): void {
     const agent = draft.agents[index]!;
     const through = agent.headRead!;
@@ -387,7 +396,9 @@ export class AppendModel implements Model<AppendState, AppendViolation> {
     agent.phase = 'serving';
   }
 
-  /** The head is not as the entry wants it. Our own commitId there means that an earlier send of it was done. */
+  /**
+   * The head is not as the entry wants it. Our own commitId there means that an earlier send of it was done.
+   */
   #appendRefused(draft: AppendState, index: number, found: HeadFound): void {
     const agent = draft.agents[index]!;
     if (found.commitId === agent.outstanding!.commitId && found.seq === agent.seq + 1) {

@@ -1,10 +1,13 @@
 /**
- * What the append model is made of: the head, the log's items, the requests under way, the agents, and the rules
- * that a mutant switches off one at a time.
- * Owns: the state's shape, its copy, its order. Does not own: any step (append-model.ts). Plain data, no thread.
+ * What the append model is made of: the head, the log's items, the requests under way, the agents, and the
+ * rules that a mutant switches off one at a time.
+ * Owns: the state's shape, its copy, its order. Does not own: any step (append-model.ts). Plain data, no
+ * thread.
  */
 
-/** The protocol's rules; true everywhere is the protocol. Each names the sentence of DESIGN.md it stands for. */
+/**
+ * The protocol's rules; true everywhere is the protocol. Each names the sentence of DESIGN.md it stands for.
+ */
 export interface AppendRules {
   /** Section 2: an append succeeds only if the head's seq is the one before the entry's. */
   readonly seqChecked: boolean;

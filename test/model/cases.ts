@@ -1,6 +1,6 @@
 /**
- * What is searched: the protocol at small and at large bounds, and every mutant with the violation that it must
- * show, so that a rule without a mutant does not compile.
+ * What is searched: the protocol at small and at large bounds, and every mutant with the violation that it
+ * must show, so that a rule without a mutant does not compile.
  * Owns: the bounds, and what each search must find. Does not own: the models, the search. Main thread.
  */
 import { AppendModel } from './append-model.ts';
@@ -21,7 +21,9 @@ import {
   type ObjectViolation,
 } from './object-state.ts';
 
-/** A search of the correct protocol: it must end by itself and find nothing, having witnessed all of `must`. */
+/**
+ * A search of the correct protocol: it must end by itself and find nothing, having witnessed all of `must`.
+ */
 export interface ProtocolCase {
   readonly name: string;
   readonly must: readonly string[];

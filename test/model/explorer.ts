@@ -2,8 +2,9 @@
  * Explicit-state breadth-first search: visits every state that a model can reach, shortest paths first, and
  * stops at the first one that breaks a promise, with the steps that lead there.
  * Owns: the search, the set of states seen, the trace. Does not own: what a state is or which steps there are
- * (the models), nor which models are run at which size (cases.ts). Runs on the main thread of a test; it reads
- * no clock and draws no random number, so that the same model always gives the same counts and the same trace.
+ * (the models), nor which models are run at which size (cases.ts). Runs on the main thread of a test; it
+ * reads no clock and draws no random number, so that the same model always gives the same counts and the same
+ * trace.
  */
 
 /** How a state or a step broke the promise: a kind that tests compare, and words for a reader. */
@@ -16,8 +17,8 @@ export interface Violation<Kind extends string> {
 export type TakeStep<State> = (describe: () => string, next: State) => void;
 
 /**
- * A protocol over one shard, small enough to be searched. A state is plain data: `JSON.stringify` of it is its
- * identity, so that fields keep their order and what has no order is kept sorted.
+ * A protocol over one shard, small enough to be searched. A state is plain data: `JSON.stringify` of it is
+ * its identity, so that fields keep their order and what has no order is kept sorted.
  */
 export interface Model<State, Kind extends string> {
   initial(): State;
@@ -159,7 +160,8 @@ class Paths {
 
 /**
  * The states seen, each as a 64-bit fingerprint in an open-addressed table of 8 bytes a slot. Two states that
- * share a fingerprint would be taken for one; among 5 million states the chance of that is below 1 in a million.
+ * share a fingerprint would be taken for one; among 5 million states the chance of that is below 1 in a
+ * million.
  */
 class FingerprintSet {
   #slots = new Uint32Array(2 << 16);

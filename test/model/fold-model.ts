@@ -1,7 +1,7 @@
 /**
  * Model of pages, checkpoints, the pointer, trimming, merging and readers. One shard, one or two partitions,
- * slices of one record; appends are atomic here (append-model.ts has their unknown outcomes), while everything
- * else that a holder sends may be executed at any later moment.
+ * slices of one record; appends are atomic here (append-model.ts has their unknown outcomes), while
+ * everything else that a holder sends may be executed at any later moment.
  * Owns: the steps. Does not own: the state's shape (fold-state.ts), what must hold (fold-promise.ts), objects
  * (object-model.ts). Main thread.
  */
@@ -125,7 +125,9 @@ export class FoldModel implements Model<FoldState, FoldViolation> {
     }
   }
 
-  /** What a serving holder does in the background: pages, checkpoint and pointer, trim, deletion of chunks. */
+  /**
+   * What a serving holder does in the background: pages, checkpoint and pointer, trim, deletion of chunks.
+   */
   #foldSteps(state: FoldState, index: number, step: Step): void {
     const holder = state.holders[index]!;
     const { head, left } = state;
@@ -227,7 +229,9 @@ export class FoldModel implements Model<FoldState, FoldViolation> {
 
   // ---- taking over ----
 
-  /** Section 2: the epoch is raised first; then the pointer is read (that the raise may fail is elsewhere). */
+  /**
+   * Section 2: the epoch is raised first; then the pointer is read (that the raise may fail is elsewhere).
+   */
   #raise(draft: FoldState, index: number): void {
     const holder = draft.holders[index]!;
     draft.left.takeovers--;
@@ -238,7 +242,9 @@ export class FoldModel implements Model<FoldState, FoldViolation> {
     holder.phase = 'loading';
   }
 
-  /** Section 2: start-up = checkpoint + tail. The open pages are read too, for the holder goes on with them. */
+  /**
+   * Section 2: start-up = checkpoint + tail. The open pages are read too, for the holder goes on with them.
+   */
   #load(draft: FoldState, index: number): void {
     const holder = draft.holders[index]!;
     const { through, writer } = holder.pointer!;
@@ -335,7 +341,9 @@ export class FoldModel implements Model<FoldState, FoldViolation> {
     return pages;
   }
 
-  /** What a checkpoint may say: the newest fold whose pages are confirmed (or, for the mutant, the present). */
+  /**
+   * What a checkpoint may say: the newest fold whose pages are confirmed (or, for the mutant, the present).
+   */
   #foldToCheckpoint(holder: Holder): Snapshot | null {
     if (this.#rules.pagesConfirmedFirst) return holder.snapshot;
     if (holder.seq === 0) return null;

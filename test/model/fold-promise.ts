@@ -1,13 +1,15 @@
 /**
  * What the fold model promises: every committed offset is found through pointer, page and tail, in the object
  * that the log names for it.
- * Owns: the look-up as a reader does it, the truth to compare it with, and the check made in every state. Does
- * not own: the steps (fold-model.ts). Pure functions, no thread.
+ * Owns: the look-up as a reader does it, the truth to compare it with, and the check made in every state.
+ * Does not own: the steps (fold-model.ts). Pure functions, no thread.
  */
 import type { Violation } from './explorer.ts';
 import type { FoldEntry, FoldState, FoldViolation, Page, Ref } from './fold-state.ts';
 
-/** In every state: a reader that reads all at one instant finds every committed offset, in the right object. */
+/**
+ * In every state: a reader that reads all at one instant finds every committed offset, in the right object.
+ */
 export function foldViolation(state: FoldState): Violation<FoldViolation> | null {
   const { head } = state;
   const { through, writer } = head.pointer;

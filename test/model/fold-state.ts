@@ -1,12 +1,16 @@
 /**
- * What the fold model is made of: head with checkpoint pointer, log, pages, checkpoints, holders, one reader, and
- * the rules that a mutant switches off one at a time.
+ * What the fold model is made of: head with checkpoint pointer, log, pages, checkpoints, holders, one reader,
+ * and the rules that a mutant switches off one at a time.
  * Owns: the state's shape and its copy. Does not own: any step (fold-model.ts). Plain data, no thread.
  */
 
-/** The protocol's rules; true everywhere is the protocol. Each names the sentence of DESIGN.md it stands for. */
+/**
+ * The protocol's rules; true everywhere is the protocol. Each names the sentence of DESIGN.md it stands for.
+ */
 export interface FoldRules {
-  /** Section 2: all pages that fold entries up to S are confirmed before checkpoint and pointer say S (C1). */
+  /**
+   * Section 2: all pages that fold entries up to S are confirmed before checkpoint and pointer say S (C1).
+   */
   readonly pagesConfirmedFirst: boolean;
   /** Section 2: where a page begins is decided by the fold, never by when someone pages out (C2). */
   readonly boundsFromFold: boolean;

@@ -1,10 +1,12 @@
 /**
- * The requests under way to the store, as all models hold them: a multiset kept sorted, since the network keeps
- * no order, with a mark on those whose sender still waits.
+ * The requests under way to the store, as all models hold them: a multiset kept sorted, since the network
+ * keeps no order, with a mark on those whose sender still waits.
  * Owns: the order and the mark. Does not own: what a request does (the models). Plain functions, no thread.
  */
 
-/** What every request under way has: its sender's number, and whether the sender still waits for the reply. */
+/**
+ * What every request under way has: its sender's number, and whether the sender still waits for the reply.
+ */
 export interface InFlight {
   readonly from: number;
   readonly awaited: boolean;
@@ -36,7 +38,10 @@ export function abandonRequests<Request extends InFlight>(
   return kept;
 }
 
-/** The requests that differ, each with the place of its first copy: executing either of two equals is one step. */
+/**
+ * The requests that differ, each with the place of its first copy: executing either of two equals is one
+ * step.
+ */
 export function* distinctRequests<Request>(requests: readonly Request[]): Generator<[number, Request]> {
   let before = '';
   for (const [index, request] of requests.entries()) {

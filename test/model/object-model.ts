@@ -1,10 +1,12 @@
 /**
- * Model of objects, their rows, the shards' references to them, and collection. One or two shards; PUTs, rows,
- * appends and drops of references may each be executed at any later moment; the collector acts on what it reads.
- * Owns: the steps, and what must hold after each. Does not own: the state's shape (object-state.ts), offsets and
- * unknown outcomes of the log itself (append-model.ts), the index (fold-model.ts). Main thread.
+ * Model of objects, their rows, the shards' references to them, and collection. One or two shards; PUTs,
+ * rows, appends and drops of references may each be executed at any later moment; the collector acts on what
+ * it reads.
+ * Owns: the steps, and what must hold after each. Does not own: the state's shape (object-state.ts), offsets
+ * and unknown outcomes of the log itself (append-model.ts), the index (fold-model.ts). Main thread.
  *
- * Raising an epoch and reading the log behind it are one step here: append-model.ts shows that nothing slips in.
+ * Raising an epoch and reading the log behind it are one step here: append-model.ts shows that nothing slips
+ * in.
  */
 import type { Model, TakeStep, Violation } from './explorer.ts';
 import { abandonRequests, agentName, distinctRequests, insertSorted } from './in-flight.ts';
@@ -101,7 +103,10 @@ export class ObjectModel implements Model<ObjectState, ObjectViolation> {
           );
   }
 
-  /** Section 5: unlogged, a shard's reference is dropped only by a holder whose epoch is higher than the row's. */
+  /**
+   * Section 5: unlogged, a shard's reference is dropped only by a holder whose epoch is higher than the
+   * row's.
+   */
   #maySweep(state: ObjectState, index: number, shard: number, object: number): boolean {
     const { row, writer } = state.objects[object]!;
     if (row === null || !row.refs[shard]) return false;
@@ -326,7 +331,10 @@ export class ObjectModel implements Model<ObjectState, ObjectViolation> {
     draft.agents[index]!.holds[shard] = null;
   }
 
-  /** The reply is waited for no longer; the request stays under way. PUT and row are sent once more as they are. */
+  /**
+   * The reply is waited for no longer; the request stays under way. PUT and row are sent once more as they
+   * are.
+   */
   #timeOut(draft: ObjectState, index: number): void {
     const agent = draft.agents[index]!;
     const { object, phase } = agent.writing!;
@@ -342,7 +350,10 @@ export class ObjectModel implements Model<ObjectState, ObjectViolation> {
 
   // ---- the collector ----
 
-  /** Section 5: what no shard refers to is deleted, then forgotten; what has no row only once its writer is fenced. */
+  /**
+   * Section 5: what no shard refers to is deleted, then forgotten; what has no row only once its writer is
+   * fenced.
+   */
   #collectorSteps(state: ObjectState, object: number, step: Step): void {
     const { body, row, sealedUnder } = state.objects[object]!;
     if (row === null) {
@@ -413,8 +424,10 @@ function inWords(request: ObjectRequest): string {
     case 'put':
     case 'row':
       return `${whose} of object ${request.object}`;
-    case 'append':
-      return `${whose} of object ${request.object} to shard ${request.shard}: seq ${request.seq}, epoch ${request.epoch}`;
+    case 'append': {
+      const { object, shard, seq, epoch } = request;
+      return `${whose} of object ${object} as entry ${seq} of shard ${shard} under epoch ${epoch}`;
+    }
     case 'drop':
       return `${whose} of shard ${request.shard}'s reference to object ${request.object}`;
   }

@@ -1,10 +1,12 @@
 /**
- * What the object model is made of: shards' heads and logs, objects with their rows, writers, and the rules that
- * a mutant switches off one at a time.
+ * What the object model is made of: shards' heads and logs, objects with their rows, writers, and the rules
+ * that a mutant switches off one at a time.
  * Owns: the state's shape and its copy. Does not own: any step (object-model.ts). Plain data, no thread.
  */
 
-/** The protocol's rules; true everywhere is the protocol. Each names the sentence of DESIGN.md it stands for. */
+/**
+ * The protocol's rules; true everywhere is the protocol. Each names the sentence of DESIGN.md it stands for.
+ */
 export interface ObjectRules {
   /** Section 1: a record is acknowledged, so committed, only when its object is in the object store. */
   readonly storedBeforeEntry: boolean;
@@ -14,7 +16,9 @@ export interface ObjectRules {
   readonly orphansOnlyWhenFenced: boolean;
   /** Section 5: an unlogged reference is dropped only from a higher epoch than the row's (C5). */
   readonly sweepsOnlyLowerEpochs: boolean;
-  /** Section 5: a writer that lost a shard abandons what it had sealed, even if it takes the shard back (C6). */
+  /**
+   * Section 5: a writer that lost a shard abandons what it had sealed, even if it takes the shard back (C6).
+   */
   readonly abandonsSealedOnLoss: boolean;
   /** Section 2: the commitId is looked for before a higher epoch is taken for "never" (C7). */
   readonly looksForCommitIdFirst: boolean;
@@ -68,7 +72,9 @@ export interface Shard {
   log: ObjectEntry[];
 }
 
-/** Per shard: does the row hold its reference, and the epoch under which the row was written (0: not at all). */
+/**
+ * Per shard: does the row hold its reference, and the epoch under which the row was written (0: not at all).
+ */
 export interface Row {
   readonly refs: readonly boolean[];
   readonly epochs: readonly number[];

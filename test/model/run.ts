@@ -3,9 +3,9 @@
  *
  *   node test/model/run.ts [--bounds small|large] [--only TEXT] [--states-max N]
  *
- * Prints each search's states, depth and time, and each mutant's shortest counterexample in words. `--only` takes
- * the searches whose name contains the text. Exits with 1 if the protocol breaks a promise, if a search was cut
- * short or did not witness what it must, or if a mutant lives.
+ * Prints each search's states, depth and time, and each mutant's shortest counterexample in words. `--only`
+ * takes the searches whose name contains the text. Exits with 1 if the protocol breaks a promise, if a search
+ * was cut short or did not witness what it must, or if a mutant lives.
  * Owns: arguments and printing. Does not own: what is searched (cases.ts). Main thread.
  */
 import { parseArgs } from 'node:util';
