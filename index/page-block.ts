@@ -11,6 +11,7 @@
  *   WRITING  encoded and on its way to the store; still in the dirty list; a change makes it DIRTY again
  *   DROPPED  no longer part of the index (evicted, retired by log start or deletion, shard closed)
  */
+import { PAGE_REFS_MAX } from './page-fold.ts';
 import { blankRefs, REF_MAX_TIMESTAMP, REF_NUMBERS, searchRefs } from './segment-ref.ts';
 
 export const CLEAN = 0;
@@ -62,7 +63,7 @@ export class PageBlock<Owner extends BlockOwner = BlockOwner> {
     return this.from === this.base;
   }
 
-  /** Appends a ref that begins at `next`. Returns by how many bytes the block grew. */
+  /** Appends a ref that begins at `next` (a page takes PAGE_REFS_MAX). Returns by how many bytes the block grew. */
   push(
     nextOffset: number,
     incarnation: number,
@@ -75,7 +76,8 @@ export class PageBlock<Owner extends BlockOwner = BlockOwner> {
     let at = this.refCount * REF_NUMBERS;
     let grownBytes = 0;
     if (at === refs.length) {
-      const grown = blankRefs(this.refCount + (this.refCount >>> 1) + 1);
+      // By half, but a page that fills up has no room to spare.
+      const grown = blankRefs(Math.min(this.refCount + (this.refCount >>> 1) + 1, PAGE_REFS_MAX));
       for (let i = 0; i < at; i++) grown[i] = refs[i];
       grownBytes = (grown.length - refs.length) * 8;
       this.refs = refs = grown;
