@@ -1,0 +1,112 @@
+/**
+ * The entry of the batching worker's thread: the Sequencer with its ports and stores. Owns: wiring. Does not own:
+ * the work (sequencer) or its supervision (broker-threads). Runs on the batching worker's thread.
+ */
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { systemClock } from '../src/core/clock.ts';
+import { asOperatingError } from '../src/core/errors.ts';
+import { systemRandom } from '../src/core/random.ts';
+import { attachMetadata, type MetadataHandle } from '../storage/metadata/open-metadata-store.ts';
+import { openObjectStore } from '../storage/objects/open-object-store.ts';
+import { RetryingObjectStore } from '../storage/objects/retrying-object-store.ts';
+import type { LaneOrder, LaneReport, SequencerReply, SequencerRequest } from './messages.ts';
+import { Sequencer, type SequencerSettings } from './sequencer.ts';
+import { ThreadCounters } from './shared-counters.ts';
+
+/** All that the thread is given. */
+export interface BatchingTask {
+  incarnation: number;
+  laneCount: number;
+  settings: SequencerSettings;
+  metadata: MetadataHandle;
+  objectsUrl: string;
+  counters: SharedArrayBuffer;
+  counterBlock: number;
+}
+
+/** From the main thread besides requests: lanes that were started or ended, and the end of it all. */
+export type BatchingControl =
+  | SequencerRequest
+  | { type: 'lane-port'; lane: number; port: MessagePort }
+  | { type: 'lane-lost'; lane: number }
+  | { type: 'close' };
+
+async function run(task: BatchingTask, port: MessagePort): Promise<void> {
+  const clock = systemClock;
+  const random = systemRandom;
+  const store = attachMetadata(task.metadata);
+  const opened = await openObjectStore(task.objectsUrl, { clock, random });
+  const objects = new RetryingObjectStore(opened, { clock, random });
+  const report = (reply: SequencerReply) => port.postMessage(reply);
+  const sequencer = new Sequencer({
+    store,
+    objects,
+    clock,
+    random,
+    incarnation: task.incarnation,
+    laneCount: task.laneCount,
+    settings: task.settings,
+    counters: new ThreadCounters(task.counters, task.counterBlock),
+    report,
+  });
+  const lanePorts = new Map<number, MessagePort>();
+  const dropLane = (lane: number) => {
+    const known = lanePorts.get(lane);
+    if (!known) return;
+    lanePorts.delete(lane);
+    known.close();
+    sequencer.disconnectLane(lane);
+  };
+  port.on('message', (message: BatchingControl) => {
+    switch (message.type) {
+      case 'lane-port':
+        dropLane(message.lane);
+        lanePorts.set(message.lane, message.port);
+        message.port.on('message', (laneReport: LaneReport) => sequencer.fromLane(message.lane, laneReport));
+        sequencer.connectLane(message.lane, {
+          post: (order: LaneOrder) => message.port.postMessage(order, movable(order)),
+        });
+        break;
+      case 'lane-lost':
+        dropLane(message.lane);
+        break;
+      case 'take':
+        for (const shard of message.shards) sequencer.take(shard);
+        break;
+      case 'delete-topic':
+        sequencer.decideOnAll({ kind: 'topic-deleted', topicId: message.topicId }).then(
+          () => report({ type: 'topic-deleted', id: message.id, error: null }),
+          (error) => {
+            const failure = asOperatingError(error, 'store-unavailable', 'deleting a topic');
+            report({ type: 'topic-deleted', id: message.id, error: failure.toPlain() });
+          },
+        );
+        break;
+      case 'drain':
+        sequencer.drain().then(
+          () => report({ type: 'drained' }),
+          (error) => {
+            const failure = asOperatingError(error, 'store-unavailable', 'draining');
+            report({ type: 'log', level: 'warn', message: 'draining failed', fields: failure.toPlain() as never });
+            report({ type: 'drained' });
+          },
+        );
+        break;
+      case 'close':
+        sequencer.stop();
+        for (const lane of [...lanePorts.keys()]) dropLane(lane);
+        port.close();
+        void store.close();
+        void objects.close();
+        break;
+    }
+  });
+}
+
+function movable(order: LaneOrder): ArrayBuffer[] {
+  if (order.type !== 'committed' || order.answers === null) return [];
+  return [order.answers.buffer as ArrayBuffer];
+}
+
+if (parentPort === null) throw new Error('batching-worker: it runs as a thread of a broker only');
+await run(workerData as BatchingTask, parentPort);
