@@ -212,11 +212,12 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
     const beganAtMs = this.#clock.monotonicMs();
     try {
       const topic = await this.#inner.getTopic(name);
-      if (flight.isStale || this.#writing.has(name)) this.#observer.staleFill('topic');
+      if (flight.isStale) this.#observer.staleFill('topic');
       else if (topic) this.#remember(topic, beganAtMs);
       else this.#rememberAbsent(name, beganAtMs);
       return topic && frozen(topic);
     } finally {
+      // A write that is on its way may end with an answer from before this one: then neither is kept.
       const writing = this.#writing.get(name);
       if (writing) writing.isOverlapped = true;
       if (this.#flights.get(name) === flight) this.#flights.delete(name);

@@ -242,6 +242,30 @@ describe('CachedMetadataStore', () => {
     assert.equal((await asked)?.partitionCount, 5);
   });
 
+  it('keeps what it knows when a store answers with less', async () => {
+    const known = { ...TOPIC, topicId: 5, version: 3 };
+    const answers = [known, { ...known, topicId: 4, version: 9 }, { ...known, version: 2 }];
+    class GoneBackStore extends MemoryMetadataStore {
+      override async getTopic() {
+        return structuredClone(answers.shift()!);
+      }
+    }
+    const observer = {
+      hit: () => undefined,
+      miss: () => undefined,
+      eviction: () => undefined,
+      staleFill: () => void counts.staleFill++,
+    };
+    const cache = new CachedMetadataStore(new GoneBackStore(), clock, observer);
+    await cache.getTopic('a');
+    for (let i = 1; i <= 2; i++) {
+      nowMs += 1000;
+      await cache.getTopicAtLeast('a', 99);
+      assert.deepEqual(cache.peekTopic('a'), known);
+      assert.equal(counts.staleFill, i);
+    }
+  });
+
   it('stays within its bounds, and absent names push no topic out', async () => {
     open({ topicCountMax: 3, absentCountMax: 2 });
     for (const name of ['a', 'b', 'c', 'd']) await cached.createTopic({ ...TOPIC, name });
