@@ -61,6 +61,10 @@ export async function runLane(task: LaneTask): Promise<void> {
       miss: (blocks) => counters.add('blockCacheMissesTotal', blocks),
       read: (_ms, bytes) => counters.add('coldBytesTotal', bytes),
       evicted: () => counters.set('blockCacheBytes', reader.bytes),
+      joined: (blocks) => counters.add('blockCacheJoinedTotal', blocks),
+      bypassed: () => counters.add('blockCacheBypassedTotal'),
+      failed: () => counters.add('coldReadsFailedTotal'),
+      refused: () => counters.add('coldReadsRefusedTotal'),
     },
   });
   const { mainPort } = task;

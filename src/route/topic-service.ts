@@ -1,0 +1,165 @@
+/**
+ * The catalogue as the doors use it: validation, the cache, and the broker's duties behind a deletion. Owns: the
+ * rules for names, counts and configs; finishing deletions. Does not own: the catalogue (storage/metadata).
+ * Main thread.
+ *
+ * A deletion frees the name in the catalogue first; then TopicDeleted is appended to every shard, and only when
+ * all have it is the deleted topic forgotten. What a crash interrupts, the next start finishes.
+ */
+import type { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
+import type { Topic } from '../../storage/metadata/metadata-store.ts';
+import { type Clock, sleep } from '../core/clock.ts';
+import { asOperatingError, StreamHouseError } from '../core/errors.ts';
+import { PARTITIONS_PER_TOPIC_MAX } from '../core/ids.ts';
+import { TOPIC_NAME_CHARACTERS_MAX } from '../core/limits.ts';
+import type { TopicCatalogue } from './broker.ts';
+import { checkTopicConfigs } from './topic-configs.ts';
+
+export interface TopicServiceParts {
+  store: CachedMetadataStore;
+  clock: Clock;
+  /** Appends TopicDeleted to all shards; rejects when one of them is not held. */
+  appendTopicDeleted(topicId: number): Promise<void>;
+  warn(message: string, fields: Record<string, unknown>): void;
+}
+
+/** Between two tries to finish deletions, ms. */
+const DELETION_PAUSE_MS = 1000;
+const DELETIONS_PAGE = 100;
+
+export class TopicService implements TopicCatalogue {
+  readonly #parts: TopicServiceParts;
+  #finishing: Promise<void> | null = null;
+  #again = false;
+  readonly #stopped = new AbortController();
+
+  constructor(parts: TopicServiceParts) {
+    this.#parts = parts;
+  }
+
+  peek(name: string): Topic | undefined {
+    return this.#parts.store.peekTopic(name);
+  }
+
+  async get(name: string): Promise<Topic> {
+    checkTopicName(name);
+    const topic = await this.#parts.store.getTopic(name);
+    if (!topic) throw topicNotFound(name);
+    return topic;
+  }
+
+  async getWithPartition(name: string, partition: number): Promise<Topic> {
+    checkTopicName(name);
+    const topic = await this.#parts.store.getTopicAtLeast(name, partition + 1);
+    if (!topic) throw topicNotFound(name);
+    if (partition >= topic.partitionCount) {
+      throw new StreamHouseError(
+        'partition-not-found',
+        `topic ${name} has no partition ${partition}; it has ${topic.partitionCount}`,
+      );
+    }
+    return topic;
+  }
+
+  list(page: { after?: string; limit: number }): Promise<Topic[]> {
+    return this.#parts.store.listTopics(page);
+  }
+
+  async create(request: {
+    name: string;
+    partitionCount: number;
+    configs: Record<string, string>;
+  }): Promise<Topic> {
+    checkTopicName(request.name);
+    checkPartitionCount(request.partitionCount);
+    checkTopicConfigs(request.configs);
+    return this.#parts.store.createTopic({
+      ...request,
+      createdAtMs: Math.max(0, Math.floor(this.#parts.clock.wallMs())),
+    });
+  }
+
+  async grow(name: string, partitionCount: number): Promise<Topic> {
+    checkTopicName(name);
+    checkPartitionCount(partitionCount);
+    return this.#parts.store.growTopic(name, partitionCount);
+  }
+
+  async alter(name: string, changes: Record<string, string | null>): Promise<Topic> {
+    checkTopicName(name);
+    checkTopicConfigs(changes);
+    return this.#parts.store.alterTopic(name, changes);
+  }
+
+  async delete(name: string): Promise<void> {
+    checkTopicName(name);
+    await this.#parts.store.deleteTopic(name);
+    void this.finishDeletions();
+  }
+
+  /** Sees to it that every deleted topic's end reaches all shards; goes on trying until it did. */
+  finishDeletions(): Promise<void> {
+    this.#again = true;
+    this.#finishing ??= this.#finishAll().finally(() => {
+      this.#finishing = null;
+    });
+    return this.#finishing;
+  }
+
+  async #finishAll(): Promise<void> {
+    while (this.#again && !this.#stopped.signal.aborted) {
+      this.#again = false;
+      try {
+        await this.#finishOnce();
+      } catch (error) {
+        const failure = asOperatingError(error, 'store-unavailable', 'finishing deletions');
+        this.#parts.warn('a topic deletion has not reached all shards yet', { error: failure.toPlain() });
+        this.#again = true;
+        await sleep(this.#parts.clock, DELETION_PAUSE_MS, this.#stopped.signal);
+      }
+    }
+  }
+
+  async #finishOnce(): Promise<void> {
+    const { store } = this.#parts;
+    for (let afterTopicId = 0; ; ) {
+      const topics = await store.listDeletedTopics({ afterTopicId, limit: DELETIONS_PAGE });
+      for (const { topicId } of topics) {
+        await this.#parts.appendTopicDeleted(topicId);
+        await store.forgetDeletedTopic(topicId);
+        afterTopicId = topicId;
+      }
+      if (topics.length < DELETIONS_PAGE) return;
+    }
+  }
+
+  stop(): void {
+    this.#stopped.abort();
+  }
+}
+
+function topicNotFound(name: string): StreamHouseError {
+  return new StreamHouseError('topic-not-found', `topic ${name} does not exist`);
+}
+
+/** Kafka's rule. 'invalid-topic-name'. */
+export function checkTopicName(name: string): void {
+  const wrong = topicNameFault(name);
+  if (wrong) throw new StreamHouseError('invalid-topic-name', `topic name ${JSON.stringify(name.slice(0, 260))}: ${wrong}`);
+}
+
+function topicNameFault(name: string): string | null {
+  if (name === '') return 'it is empty';
+  if (name === '.' || name === '..') return "it must not be '.' or '..'";
+  if (name.length > TOPIC_NAME_CHARACTERS_MAX) return `it has more than ${TOPIC_NAME_CHARACTERS_MAX} characters`;
+  if (!/^[a-zA-Z0-9._-]+$/.test(name)) return 'only a-z, A-Z, 0-9, ., _ and - are allowed';
+  return null;
+}
+
+function checkPartitionCount(count: number): void {
+  if (Number.isInteger(count) && count >= 1 && count <= PARTITIONS_PER_TOPIC_MAX) return;
+  throw new StreamHouseError(
+    'invalid-partition-count',
+    `a topic has 1 to ${PARTITIONS_PER_TOPIC_MAX} partitions, not ${count}`,
+  );
+}
