@@ -16,8 +16,10 @@ export interface DoorConnection {
   /** The newest request and its response; null before the first. */
   newestRequest: DoorRequest | null;
   newest: ServerResponse | null;
-  /** Nothing more is served on it: it ends after what is under way. */
+  /** Nothing more is served on it: it ends after its newest answer. */
   ending: boolean;
+  /** What came on it was not HTTP, or too slow; it ends as soon as it was told so. */
+  faulted: boolean;
 }
 
 /** Says whether `bytes` more of bodies may be held now; what was admitted is given back by `release`. */
@@ -90,6 +92,12 @@ export class DoorRequest extends IncomingMessage {
     this.#onComplete = complete;
   }
 
+  /** The request is answered: what still comes of its body is not wanted. */
+  stopCollecting(): void {
+    this.#sink = null;
+    this.releaseBody();
+  }
+
   /** Gives back what was admitted for the body. Harmless when there is nothing to give back. */
   releaseBody(): void {
     this.#body = EMPTY;
@@ -153,8 +161,7 @@ export class DoorRequest extends IncomingMessage {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    this.#sink = null;
-    this.releaseBody();
+    this.stopCollecting();
     const gone = this.#onGone;
     this.#onGone = null;
     super._destroy(error, callback);

@@ -3,8 +3,8 @@
  * route, stopping gracefully. Does not own: what routes do, nor any state beyond connections. Main thread.
  *
  * A connection:  open -> (request -> answer)* -> ending -> closed
- * `ending`: nothing more is served on it, because a body was refused unread, the client sent what is not HTTP, or
- * it had too many requests unanswered.
+ * `ending`: nothing more is served on it, because a body was refused unread or broke off, or it had too many
+ * requests unanswered.
  */
 import { createServer, type Server, ServerResponse } from 'node:http';
 import net, { type AddressInfo, type Socket } from 'node:net';
@@ -128,7 +128,7 @@ class NodeHttpDoor implements HttpDoor {
   }
 
   #onConnection(socket: DoorSocket): void {
-    socket[CONNECTION] = { pending: 0, newestRequest: null, newest: null, ending: false };
+    socket[CONNECTION] = { pending: 0, newestRequest: null, newest: null, ending: false, faulted: false };
     this.#sockets.add(socket);
     socket.on('close', () => this.#sockets.delete(socket));
   }
@@ -176,11 +176,12 @@ class NodeHttpDoor implements HttpDoor {
   #dispatch(request: DoorRequest, response: ServerResponse, url: string): void {
     const method = request.method === 'HEAD' ? 'GET' : request.method;
     const question = url.indexOf('?');
-    const path = question === -1 ? url : url.slice(0, question);
+    const path = pathOf(question === -1 ? url : url.slice(0, question));
     const search = question === -1 ? '' : url.slice(question + 1);
-    const found = METHODS.includes(method as Route['method'])
-      ? this.#router.find(method as Route['method'], path)
-      : null;
+    const found =
+      path.startsWith('/') && METHODS.includes(method as Route['method'])
+        ? this.#router.find(method as Route['method'], path)
+        : null;
     if (found === null) {
       this.#refuseRoute(request, response, path);
       return;
@@ -218,7 +219,7 @@ class NodeHttpDoor implements HttpDoor {
 
   #refuseRoute(request: DoorRequest, response: ServerResponse, path: string): void {
     const allowed: string[] = [];
-    for (const method of METHODS) {
+    for (const method of path.startsWith('/') ? METHODS : []) {
       if (this.#router.find(method, path) === null) continue;
       allowed.push(method);
       if (method === 'GET') allowed.push('HEAD');
@@ -289,15 +290,17 @@ class NodeHttpDoor implements HttpDoor {
   #onClientFault(error: Error, socket: DoorSocket): void {
     const connection = socket[CONNECTION];
     const code = (error as NodeJS.ErrnoException).code ?? 'unknown';
-    if (connection.ending || !socket.writable) {
-      if (!connection.ending) socket.destroy();
+    if (connection.ending || connection.faulted) return;
+    connection.faulted = true;
+    if (!socket.writable) {
+      socket.destroy();
       return;
     }
-    connection.ending = true;
     this.#context.observer.clientFault(code);
     const { newestRequest, newest } = connection;
     if (newestRequest !== null && newest !== null && !newestRequest.complete && !newestRequest.answered) {
       // It broke off inside a body: that request is the one to answer.
+      connection.ending = true;
       const { status, body } = connectionFaultAnswer(code);
       this.#responder.send(newestRequest, newest, status, PLAIN_JSON, body);
       return;
@@ -350,6 +353,13 @@ class NodeHttpDoor implements HttpDoor {
       });
     });
   }
+}
+
+/** The path of a request target, which may be a whole URL (RFC 9112 section 3.2.2). */
+function pathOf(target: string): string {
+  if (!target.startsWith('http://')) return target;
+  const slash = target.indexOf('/', 7);
+  return slash === -1 ? '/' : target.slice(slash);
 }
 
 function isIdle(connection: DoorConnection): boolean {

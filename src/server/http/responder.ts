@@ -39,7 +39,8 @@ export class Responder {
     request.answered = true;
     request.connectionState.pending--;
     request.onGone(null);
-    const gone = request.destroyed || response.destroyed;
+    request.stopCollecting();
+    const gone = request.destroyed || response.destroyed || request.socket.destroyed;
     this.#observer.requestDone(
       request.route,
       request.method ?? '',
