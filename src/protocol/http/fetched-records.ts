@@ -49,7 +49,9 @@ class TextBuffer {
   }
 
   raw(bytes: Uint8Array): void {
-    this.#bytes.set(bytes, this.#reserve(bytes.length));
+    // First make room: that may replace the buffer.
+    const at = this.#reserve(bytes.length);
+    this.#bytes.set(bytes, at);
   }
 
   take(): Buffer {

@@ -44,6 +44,21 @@ test('values are verbatim in json and base64 in binary; earlier records are left
   assert.equal(encodeFetchedRecords(place, Buffer.alloc(0), 'json').toString(), '[]');
 });
 
+test('an answer grows far beyond its batches: many tiny records, both formats, every size', () => {
+  for (let count = 1; count < 200; count++) {
+    const batches = batchOf(
+      Array.from({ length: count }, (_, i) => stored(String(i), '"k"')),
+      10,
+    );
+    for (const format of ['json', 'binary'] as const) {
+      const shown = JSON.parse(encodeFetchedRecords(place, batches, format).toString());
+      assert.equal(shown.length, count);
+      const last = shown[count - 1].value;
+      assert.equal(format === 'json' ? last : Number(Buffer.from(last, 'base64').toString()), count - 1);
+    }
+  }
+});
+
 test('a record that is not JSON ends a json answer, and is an error when it is first', () => {
   const bad = batchOf([stored('1'), stored(Buffer.from([0xff])), stored('2')], 10);
   assert.equal(JSON.parse(encodeFetchedRecords(place, bad, 'json').toString()).length, 1);
