@@ -6,6 +6,7 @@
  *   --once       end after the table, on a terminal too        --data DIR   keep the data there
  *   --limit N    of each data set the first N records only
  */
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -290,14 +291,13 @@ const keptData = options.data ?? null;
 async function main(): Promise<number> {
   const data = keptData ?? mkdtempSync(join(tmpdir(), 'streamhouse-demo-'));
   let broker: BrokerProcess | null = null;
-  let interrupted = false;
   let client: RestClient | null = null;
+  const interrupted = new AbortController();
   const interrupt = (): void => {
-    interrupted = true;
+    interrupted.abort();
     void client?.close();
   };
-  process.on('SIGINT', interrupt);
-  process.on('SIGTERM', interrupt);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, interrupt);
   try {
     broker = await BrokerProcess.start(['--data', data]);
     client = new RestClient(broker.url, { connectionsMax: REQUESTS_IN_FLIGHT });
@@ -305,13 +305,13 @@ async function main(): Promise<number> {
     for (const load of [flights, earthquakes]) faults.push(...(await run(client, load(limit))));
     for (const fault of faults.slice(0, 20)) process.stderr.write(`${fault}\n`);
     if (faults.length > 0) return 1;
-    if (process.stdout.isTTY && !options.once && !interrupted) {
+    if (process.stdout.isTTY && !options.once && !interrupted.signal.aborted) {
       process.stdout.write(howToTry(broker.url));
-      await broker.gone();
+      await Promise.race([broker.gone(), once(interrupted.signal, 'abort')]);
     }
     return 0;
   } catch (error) {
-    if (interrupted) return 130;
+    if (interrupted.signal.aborted) return 130;
     process.stderr.write(`demo: ${error instanceof Error ? error.message : error}\n`);
     for (const line of broker?.log ?? []) process.stderr.write(`  ${line}\n`);
     return 1;
