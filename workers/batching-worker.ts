@@ -9,6 +9,7 @@ import { systemRandom } from '../src/core/random.ts';
 import { attachMetadata, type MetadataHandle } from '../storage/metadata/open-metadata-store.ts';
 import { openObjectStore } from '../storage/objects/open-object-store.ts';
 import { RetryingObjectStore } from '../storage/objects/retrying-object-store.ts';
+import { countedMetadata } from './counted-metadata.ts';
 import type { LaneOrder, LaneReport, SequencerReply, SequencerRequest } from './messages.ts';
 import { Sequencer, type SequencerSettings } from './sequencer.ts';
 import { ThreadCounters } from './shared-counters.ts';
@@ -34,7 +35,8 @@ export type BatchingControl =
 async function run(task: BatchingTask, port: MessagePort): Promise<void> {
   const clock = systemClock;
   const random = systemRandom;
-  const store = attachMetadata(task.metadata);
+  const counters = new ThreadCounters(task.counters, task.counterBlock);
+  const store = countedMetadata(attachMetadata(task.metadata), clock, counters);
   const opened = await openObjectStore(task.objectsUrl, { clock, random });
   const objects = new RetryingObjectStore(opened, { clock, random });
   const report = (reply: SequencerReply) => port.postMessage(reply);
@@ -46,7 +48,7 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
     incarnation: task.incarnation,
     laneCount: task.laneCount,
     settings: task.settings,
-    counters: new ThreadCounters(task.counters, task.counterBlock),
+    counters,
     report,
   });
   const lanePorts = new Map<number, MessagePort>();
@@ -87,7 +89,12 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
           () => report({ type: 'drained' }),
           (error) => {
             const failure = asOperatingError(error, 'store-unavailable', 'draining');
-            report({ type: 'log', level: 'warn', message: 'draining failed', fields: failure.toPlain() as never });
+            report({
+              type: 'log',
+              level: 'warn',
+              message: 'draining failed',
+              fields: failure.toPlain() as never,
+            });
             report({ type: 'drained' });
           },
         );

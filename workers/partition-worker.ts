@@ -2,7 +2,7 @@
  * The entry of a pool thread: one long-lived piscina task that is one lane. Owns: nothing but this name, which
  * piscina calls. Runs on a pool thread.
  */
-import { runLane, type LaneTask } from './run-lane.ts';
+import { type LaneTask, runLane } from './run-lane.ts';
 
 /** Resolves when the lane was told to close. */
 export function partitionWorker(task: LaneTask): Promise<void> {

@@ -11,6 +11,7 @@ import { BlockReader } from '../storage/objects/block-reader.ts';
 import { batchObjectKey } from '../storage/objects/object-key.ts';
 import { openObjectStore } from '../storage/objects/open-object-store.ts';
 import { RetryingObjectStore } from '../storage/objects/retrying-object-store.ts';
+import { countedMetadata } from './counted-metadata.ts';
 import { Lane, type LaneSettings } from './lane.ts';
 import type { LaneOrder, LaneReply, LaneReport, LaneRequest } from './messages.ts';
 import { ThreadCounters } from './shared-counters.ts';
@@ -32,7 +33,10 @@ export interface LaneTask {
 }
 
 /** From the main thread besides requests: the port to the batching worker, at the start and after its restarts. */
-export type LaneControl = LaneRequest | { type: 'sequencer-port'; port: MessagePort } | { type: 'sequencer-lost' };
+export type LaneControl =
+  | LaneRequest
+  | { type: 'sequencer-port'; port: MessagePort }
+  | { type: 'sequencer-lost' };
 
 /** Cold reads of one lane at a time, and those that may wait: bounds memory and sockets, apart from uploads. */
 const COLD_READS_MAX = 16;
@@ -44,7 +48,7 @@ const COLD_READ_ATTEMPTS_MAX = 3;
 export async function runLane(task: LaneTask): Promise<void> {
   const counters = new ThreadCounters(task.counters, task.counterBlock);
   const clock = systemClock;
-  const store = attachMetadata(task.metadata);
+  const store = countedMetadata(attachMetadata(task.metadata), clock, counters);
   const options = { clock, random: systemRandom };
   const objects = new RetryingObjectStore(await openObjectStore(task.objectsUrl, options), {
     ...options,

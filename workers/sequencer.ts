@@ -23,7 +23,7 @@ import { type AnswerWriter, bufferOver } from './append-codec.ts';
 import { BatchBuilder, forEachAppend, type SealedObject } from './batch-builder.ts';
 import type { EntryBody } from './entry-codec.ts';
 import type { PlannedAnswers, QueuedPart, Sealing } from './entry-plan.ts';
-import { type FlushLimits, type SealReason, sealReason } from './flush-policy.ts';
+import { type FlushLimits, fullReason, type SealReason, sealReason } from './flush-policy.ts';
 import { LaneDesk, type LanePort } from './lane-desk.ts';
 import type { CommittedEntry, LaneReport, SequencerReply, SharedObject } from './messages.ts';
 import { type HolderParts, type PlannedAppend, ShardHolder, verdictCode } from './shard-holder.ts';
@@ -244,9 +244,8 @@ export class Sequencer {
   // -- Gathering and sealing ---------------------------------------------------------------------------
 
   #gather(lane: number, message: Uint8Array): void {
-    const { settings, counters, clock } = this.#parts;
+    const { settings, counters } = this.#parts;
     const chunk = bufferOver(message);
-    const wasEmpty = this.#builder.sliceCount === 0;
     let count = 0;
     let refused = 0;
     this.#builder.beginChunk(lane, chunk);
@@ -259,23 +258,30 @@ export class Sequencer {
         this.lanes.answer(lane, header.slot, header.generation, code, -1);
         return;
       }
+      if (this.#builder.sliceCount === 0) this.#beginWindow();
       this.#builder.add(header, shard, position);
+      const full = fullReason(settings, this.#builder);
+      if (full === null) return;
+      this.#seal(full);
+      this.#builder.beginChunk(lane, chunk);
     });
     counters.add('appendsTotal', count);
     if (refused > 0) {
       counters.add('appendsRefusedTotal', refused);
       this.lanes.flushAnswers();
     }
-    if (wasEmpty && this.#builder.sliceCount > 0) {
-      this.#batchBeganMs = clock.monotonicMs();
-      this.#windowTimer = clock.after(settings.windowMs, () => this.#sealIfDue());
-    }
     this.#sealIfDue();
+  }
+
+  #beginWindow(): void {
+    const { clock, settings } = this.#parts;
+    this.#batchBeganMs = clock.monotonicMs();
+    this.#windowTimer = clock.after(settings.windowMs, () => this.#sealIfDue());
   }
 
   #sealIfDue(): void {
     const ageMs = this.#parts.clock.monotonicMs() - this.#batchBeganMs;
-    const reason = sealReason(this.#parts.settings, this.#builder.bytes, this.#builder.sliceCount, ageMs);
+    const reason = sealReason(this.#parts.settings, this.#builder, ageMs);
     if (reason !== null) this.#seal(reason);
     else {
       this.#parts.counters.set('openBatchBytes', this.#builder.bytes);

@@ -35,6 +35,12 @@ export const COUNTERS = {
   checkpointsTotal: 'Checkpoints written',
   checkpointBytesTotal: 'Bytes of checkpoints written',
   checkpointsFailedTotal: 'Checkpoints given up',
+  metadataErrorsTotal: 'Metadata calls that failed',
+  // main thread
+  topicCacheHitsTotal: 'Topic look-ups answered from the cache',
+  topicCacheMissesTotal: 'Topic look-ups that waited for the store',
+  topicCacheEvictionsTotal: 'Topics dropped because the cache was full',
+  topicCacheStaleFillsTotal: 'Reads of topics that a write overtook',
   // lanes
   laneAppendsTotal: 'Appends validated and built into record batches',
   laneBytesTotal: 'Bytes of record batches built',
@@ -79,6 +85,15 @@ export const HISTOGRAMS = {
   batchAgeMs: 'Age of a batch at its sealing, ms',
   coldReadMs: 'Read from the object store, ms',
   indexLookupUs: 'Look-up in the segment index, microseconds',
+  metadataAppendEntriesMs: 'Metadata call appendEntries, ms',
+  metadataReadEntriesMs: 'Metadata call readEntries, ms',
+  metadataReadHeadMs: 'Metadata call readHead, ms',
+  metadataLeasesMs: 'Metadata calls acquireLeases and releaseLeases, ms',
+  metadataFindPagesMs: 'Metadata call findPages, ms',
+  metadataPutPagesMs: 'Metadata call putPages, ms',
+  metadataCheckpointMs: 'Metadata calls around checkpoints: put, get, pointer, trim, delete, ms',
+  metadataCatalogueMs: 'Metadata calls of the catalogue that went to the store, ms',
+  metadataOtherMs: 'Other metadata calls, ms',
 } as const;
 
 export type CounterName = keyof typeof COUNTERS;

@@ -6,10 +6,10 @@
  *   2  the arguments or settings are wrong: one such line        130  stopped by Ctrl-C
  * With --json among the arguments the line is {"error":{"code","message"}}. STREAMHOUSE_DEBUG=1 adds the stack.
  */
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { RestError } from '../client/rest-error.ts';
 import { StreamHouseError } from '../core/errors.ts';
+import { packageVersion } from '../version.ts';
 import { COMMANDS } from './commands.ts';
 import { EXIT_INTERRUPTED, ExitError, type Shell, UsageError } from './shell.ts';
 
@@ -31,7 +31,7 @@ async function buildProgram(args: readonly string[], shell: Shell): Promise<Comm
   const program = new Command('streamhouse');
   program
     .description('A streaming broker on object storage, for tiny batches over very many partitions.')
-    .version(version(), '-V, --version', 'print the version')
+    .version(packageVersion, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', '\n`streamhouse COMMAND --help` says more about a command.');
   quiet(program, shell);
@@ -60,24 +60,6 @@ function visit(command: Command, each: (command: Command) => void): void {
   for (const child of command.commands) {
     each(child);
     visit(child, each);
-  }
-}
-
-/** From the package's own package.json: two levels up from the sources, three from the compiled file. */
-export function version(): string {
-  for (const path of ['../../package.json', '../../../package.json']) {
-    const content = readIfThere(new URL(path, import.meta.url));
-    if (content !== null) return (JSON.parse(content) as { version: string }).version;
-  }
-  throw new Error('package.json is missing');
-}
-
-function readIfThere(url: URL): string | null {
-  try {
-    return readFileSync(url, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
   }
 }
 

@@ -3,13 +3,9 @@
  * answers together. Owns: outstanding lane requests, fairness between the partitions of a request. Does not own:
  * look-ups and reads (lanes). Main thread.
  */
-import type {
-  LaneFetchPart,
-  LaneFetchPartReply,
-  LaneReply,
-  LaneRequest,
-} from '../../workers/messages.ts';
+
 import type { Topic } from '../../storage/metadata/metadata-store.ts';
+import type { LaneFetchPart, LaneFetchPartReply, LaneReply, LaneRequest } from '../../workers/messages.ts';
 import type { Clock } from '../core/clock.ts';
 import { type PlainError, StreamHouseError } from '../core/errors.ts';
 import { laneOf, shardOf } from '../core/ids.ts';
@@ -150,13 +146,10 @@ export class FetchRouter implements FetchPath {
     const timer = this.#parts.clock.after(waitMs, wake);
     signal?.addEventListener('abort', wake, { once: true });
     for (const [lane, parts] of byLane) {
-      this.#ask<'watched'>(
-        lane,
-        (id) => {
-          ids.push({ lane, id });
-          return { type: 'watch', id, parts };
-        },
-      ).then(wake, wake);
+      this.#ask<'watched'>(lane, (id) => {
+        ids.push({ lane, id });
+        return { type: 'watch', id, parts };
+      }).then(wake, wake);
     }
     await woken;
     timer.cancel();
@@ -172,7 +165,13 @@ export class FetchRouter implements FetchPath {
   async bounds(topic: Topic, partition: number): Promise<PartitionBounds> {
     const lane = this.#lane(topic, partition);
     const { topicId, shard } = this.#part(topic, partition, 0, 0);
-    const reply = await this.#ask<'bounds'>(lane, (id) => ({ type: 'bounds', id, topicId, partition, shard }));
+    const reply = await this.#ask<'bounds'>(lane, (id) => ({
+      type: 'bounds',
+      id,
+      topicId,
+      partition,
+      shard,
+    }));
     if (reply.error) throw StreamHouseError.fromPlain(reply.error);
     return { logStart: reply.logStart, nextOffset: reply.nextOffset };
   }
@@ -202,7 +201,13 @@ export class FetchRouter implements FetchPath {
 
   #part(topic: Topic, partition: number, offset: number, bytesMax: number): LaneFetchPart {
     const { topicId } = topic;
-    return { topicId, partition, shard: shardOf(topicId, partition, this.#parts.shardCount), offset, bytesMax };
+    return {
+      topicId,
+      partition,
+      shard: shardOf(topicId, partition, this.#parts.shardCount),
+      offset,
+      bytesMax,
+    };
   }
 
   // -- Lane requests -----------------------------------------------------------------------------------

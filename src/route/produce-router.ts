@@ -192,13 +192,18 @@ export class ProduceRouter implements ProducePath {
     let total = 0;
     for (let i = 0; i < count; i++) {
       const s = i * 4;
-      const bytes = (spans[s] < 0 ? 0 : spans[s + 1] - spans[s]) + (spans[s + 2] < 0 ? 0 : spans[s + 3] - spans[s + 2]);
+      const bytes =
+        (spans[s] < 0 ? 0 : spans[s + 1] - spans[s]) + (spans[s + 2] < 0 ? 0 : spans[s + 3] - spans[s + 2]);
       if (bytes > limit) {
-        throw new StreamHouseError('record-too-large', `record ${i} has ${bytes} bytes, at most ${limit} are taken`, {
-          record: i,
-          bytes,
-          limit,
-        });
+        throw new StreamHouseError(
+          'record-too-large',
+          `record ${i} has ${bytes} bytes, at most ${limit} are taken`,
+          {
+            record: i,
+            bytes,
+            limit,
+          },
+        );
       }
       if (partitions[i] >= topic.partitionCount || partitions[i] < 0) {
         throw new StreamHouseError(
@@ -307,7 +312,8 @@ export class ProduceRouter implements ProducePath {
 
   /** A packed message of answers from a lane. */
   answers(message: Uint8Array): void {
-    if (message.length % ANSWER_BYTES !== 0) throw new Error(`a message of ${message.length} bytes of answers`);
+    if (message.length % ANSWER_BYTES !== 0)
+      throw new Error(`a message of ${message.length} bytes of answers`);
     readAnswers(message, (slot, generation, code, baseOffset) => {
       if (this.#generationOf[slot] === generation) this.#answer(slot, code, baseOffset);
     });

@@ -145,13 +145,18 @@ function topicNotFound(name: string): StreamHouseError {
 /** Kafka's rule. 'invalid-topic-name'. */
 export function checkTopicName(name: string): void {
   const wrong = topicNameFault(name);
-  if (wrong) throw new StreamHouseError('invalid-topic-name', `topic name ${JSON.stringify(name.slice(0, 260))}: ${wrong}`);
+  if (wrong)
+    throw new StreamHouseError(
+      'invalid-topic-name',
+      `topic name ${JSON.stringify(name.slice(0, 260))}: ${wrong}`,
+    );
 }
 
 function topicNameFault(name: string): string | null {
   if (name === '') return 'it is empty';
   if (name === '.' || name === '..') return "it must not be '.' or '..'";
-  if (name.length > TOPIC_NAME_CHARACTERS_MAX) return `it has more than ${TOPIC_NAME_CHARACTERS_MAX} characters`;
+  if (name.length > TOPIC_NAME_CHARACTERS_MAX)
+    return `it has more than ${TOPIC_NAME_CHARACTERS_MAX} characters`;
   if (!/^[a-zA-Z0-9._-]+$/.test(name)) return 'only a-z, A-Z, 0-9, ., _ and - are allowed';
   return null;
 }

@@ -1,0 +1,440 @@
+/**
+ * Where a broker's parts are created and wired together, and the only such place. Owns: the order of starting and
+ * of stopping. Does not own: anything that the parts do. Main thread.
+ *
+ *   start  metadata store -> object store and cluster stamp -> agent -> threads -> shards taken -> doors
+ *   stop   doors refuse -> requests under way end -> batching worker drains and releases -> threads -> stores
+ */
+import { mkdirSync } from 'node:fs';
+import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
+import type { ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
+import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
+import { BrokerThreads } from '../workers/broker-threads.ts';
+import { countedMetadata } from '../workers/counted-metadata.ts';
+import type { LaneReply, SequencerReply } from '../workers/messages.ts';
+import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts';
+import { AgentLoop } from './agent/agent-loop.ts';
+import { joinCluster } from './cluster-stamp.ts';
+import { type Clock, sleep, systemClock } from './core/clock.ts';
+import { StreamHouseError } from './core/errors.ts';
+import { systemRandom } from './core/random.ts';
+import { createLogger, type Logger } from './observe/log.ts';
+import { Metrics } from './observe/metrics.ts';
+import type { Broker } from './route/broker.ts';
+import { FetchRouter } from './route/fetch-router.ts';
+import { ProduceRouter } from './route/produce-router.ts';
+import { TopicService } from './route/topic-service.ts';
+import { HTTP_DOOR_DEFAULTS } from './server/http/door-context.ts';
+import { createHttpDoor, type HttpDoor } from './server/http/http-door.ts';
+import { type Settings, splitAddress } from './settings.ts';
+import { packageVersion } from './version.ts';
+
+/** Time for the first takeover of all shards; beyond it something is wrong and the start fails. */
+const START_MS_MAX = 60_000;
+const READY_LOOK_MS = 5;
+
+/** Bodies that are being read may hold this part of the in-flight bytes. */
+const BODY_SHARE = 0.5;
+
+export interface RunningBroker {
+  /** http://HOST:PORT as bound. */
+  url: string;
+  /** Ends in order: see above. */
+  close(): Promise<void>;
+  /** Rejects when the broker cannot go on. */
+  failed: Promise<never>;
+  /** Ends a thread as a crash would; for tests of supervision. */
+  terminate(which: number | 'batching-worker'): void;
+}
+
+/** Starts a broker and resolves when it serves. */
+export async function startBroker(settings: Settings): Promise<RunningBroker> {
+  const log = createLogger(settings.logLevel, settings.agentId);
+  const clock = systemClock;
+  makeDataDirectory(settings);
+  const metadata = await openMetadata(settings.metadata, { role: 'broker' });
+  try {
+    const cluster = await joinCluster({
+      store: metadata.store,
+      objectsUrl: settings.objects,
+      shardCount: settings.shards,
+      clock,
+      random: systemRandom,
+    });
+    const broker = new ComposedBroker(settings, cluster, metadata, clock, log);
+    return await broker.start();
+  } catch (error) {
+    await metadata.close();
+    throw error;
+  }
+}
+
+/** Nothing is made where both URLs point elsewhere. 'invalid-setting'. */
+function makeDataDirectory({ data, metadata, objects }: Settings): void {
+  if (!metadata.includes(data) && !objects.includes(data)) return;
+  try {
+    mkdirSync(data, { recursive: true });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new StreamHouseError('invalid-setting', `the data directory ${data} cannot be made (${code})`);
+  }
+}
+
+class ComposedBroker {
+  readonly #settings: Settings;
+  readonly #cluster: ClusterInfo;
+  readonly #metadata: OpenedMetadata;
+  readonly #store: MetadataStore;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #counters: ThreadCounters;
+  readonly #metrics: Metrics;
+  readonly #agent: AgentLoop;
+  readonly #threads: BrokerThreads;
+  readonly #produce: ProduceRouter;
+  readonly #fetch: FetchRouter;
+  readonly #topics: TopicService;
+  readonly #door: HttpDoor;
+  readonly #failed: Promise<never>;
+  #fail: (error: unknown) => void = () => undefined;
+  readonly #deletions = new Map<number, { resolve: () => void; reject: (error: unknown) => void }>();
+  #deletionId = 0;
+  #drained: () => void = () => undefined;
+  #bodyBytes = 0;
+  #closing: Promise<void> | null = null;
+
+  constructor(settings: Settings, cluster: ClusterInfo, metadata: OpenedMetadata, clock: Clock, log: Logger) {
+    this.#settings = settings;
+    this.#cluster = cluster;
+    this.#metadata = metadata;
+    this.#clock = clock;
+    this.#log = log;
+    this.#failed = new Promise<never>((_, reject) => (this.#fail = reject));
+    this.#failed.catch(() => undefined);
+    const { lanes: laneCount } = settings;
+    // One block for each lane, one for the batching worker, one for this thread.
+    const counters = allocateCounters(laneCount + 2);
+    this.#counters = new ThreadCounters(counters, laneCount + 1);
+    this.#store = countedMetadata(metadata.store, clock, this.#counters);
+    metadata.lost.catch((error) => this.#fail(error));
+    this.#agent = this.#makeAgent();
+    this.#threads = this.#makeThreads(counters);
+    this.#produce = new ProduceRouter({
+      settings: {
+        laneCount,
+        inFlightBytesMax: settings.inFlightBytesMax,
+        recordBytesMax: settings.recordBytesMax,
+        appendBytesMax: settings.bodyBytesMax,
+      },
+      clock,
+      toLane: (lane, bytes) => this.#threads.toLane(lane, { type: 'produce', bytes }, [bytes.buffer]),
+    });
+    this.#fetch = new FetchRouter({
+      laneCount,
+      shardCount: cluster.shardCount,
+      clock,
+      toLane: (lane, request) => this.#threads.toLane(lane, request),
+      confirmHolder: (shard) => this.#confirmHolder(shard),
+    });
+    this.#topics = this.#makeTopics();
+    this.#metrics = new Metrics(counters, this.#mainGauges(), (error, route) =>
+      log.error({ err: error, route }, 'a request met a bug'),
+    );
+    this.#door = this.#makeDoor();
+  }
+
+  // -- Making the parts --------------------------------------------------------------------------------
+
+  #makeAgent(): AgentLoop {
+    const { agentId, zone, group, heartbeatMs, listen, advertise } = this.#settings;
+    return new AgentLoop({
+      settings: {
+        agentId,
+        address: advertise ?? listen,
+        zone,
+        group,
+        version: packageVersion,
+        shardCount: this.#cluster.shardCount,
+        heartbeatMs,
+      },
+      store: this.#store,
+      clock: this.#clock,
+      take: (shards) => this.#threads.toSequencer({ type: 'take', shards }),
+      replaced: (error) => this.#fail(error),
+      info: (message, fields) => this.#log.info(fields, message),
+      warn: (message, fields) => this.#log.warn(fields, message),
+    });
+  }
+
+  #makeThreads(counters: SharedArrayBuffer): BrokerThreads {
+    const settings = this.#settings;
+    const laneCount = settings.lanes;
+    return new BrokerThreads({
+      settings: {
+        laneCount,
+        lane: {
+          shardCount: this.#cluster.shardCount,
+          indexBytes: Math.floor(settings.indexBytes / laneCount),
+          tailCacheBytes: settings.tailCacheBytes,
+          blockCacheBytes: Math.floor(settings.blockCacheBytes / laneCount),
+        },
+        sequencer: {
+          shardCount: this.#cluster.shardCount,
+          windowMs: settings.flushWindowMs,
+          bytesMax: settings.flushBytes,
+          slicesMax: settings.flushSlicesMax,
+          uploadsInFlightMax: settings.uploadsInFlightMax,
+          uploadDeadlineMs: settings.uploadDeadlineMs,
+          checkpointLogBytes: settings.checkpointLogBytes,
+          checkpointIntervalMs: settings.checkpointIntervalMs,
+        },
+        objectsUrl: settings.objects,
+      },
+      metadata: this.#metadata,
+      counters,
+      clock: this.#clock,
+      newIncarnation: () => this.#agent.register(),
+      events: {
+        laneReply: (lane, reply) => this.#fromLane(lane, reply),
+        laneLost: (lane, error) => {
+          this.#log.error({ lane, err: error }, 'a lane ended; it is started again');
+          this.#produce.laneLost(lane);
+          this.#fetch.laneLost(lane);
+        },
+        sequencerReply: (reply) => this.#fromSequencer(reply),
+        sequencerLost: (error) => {
+          this.#log.error({ err: error }, 'the batching worker ended; it is started again');
+          this.#agent.sequencerLost();
+          this.#produce.sequencerLost();
+          this.#failDeletions();
+        },
+        sequencerUp: () => this.#agent.sequencerUp(),
+        failed: (error) => this.#fail(error),
+      },
+    });
+  }
+
+  #makeTopics(): TopicService {
+    const counters = this.#counters;
+    const cached = new CachedMetadataStore(this.#store, this.#clock, {
+      hit: () => counters.add('topicCacheHitsTotal'),
+      miss: () => counters.add('topicCacheMissesTotal'),
+      eviction: () => counters.add('topicCacheEvictionsTotal'),
+      staleFill: () => counters.add('topicCacheStaleFillsTotal'),
+    });
+    return new TopicService({
+      store: cached,
+      clock: this.#clock,
+      appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
+      warn: (message, fields) => this.#log.warn(fields, message),
+    });
+  }
+
+  #makeDoor(): HttpDoor {
+    const { bodyBytesMax, requestTimeoutMs, connectionsMax, inFlightBytesMax, agentId, zone } =
+      this.#settings;
+    const agent = this.#agent;
+    const broker: Broker = {
+      cluster: this.#cluster,
+      info: {
+        agentId,
+        zone,
+        version: packageVersion,
+        get incarnation() {
+          return agent.incarnation;
+        },
+      },
+      produce: this.#produce,
+      fetch: this.#fetch,
+      topics: this.#topics,
+      health: () => this.#health(),
+      metricsText: () => this.#metrics.text(),
+      allocateProducerIds: (count) => this.#store.allocateProducerIds(count),
+    };
+    const bodyBytesAllMax = Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE);
+    return createHttpDoor(
+      broker,
+      { ...HTTP_DOOR_DEFAULTS, bodyBytesMax, produceTimeoutMs: requestTimeoutMs, connectionsMax },
+      this.#metrics.httpObserver,
+      this.#clock,
+      {
+        admit: (bytes) => {
+          if (this.#bodyBytes + bytes > bodyBytesAllMax) return false;
+          this.#bodyBytes += bytes;
+          return true;
+        },
+        release: (bytes) => {
+          this.#bodyBytes -= bytes;
+        },
+      },
+    );
+  }
+
+  #mainGauges() {
+    return [
+      {
+        name: 'in_flight_bytes',
+        help: 'Bytes of produce requests admitted, every copy',
+        read: () => this.#produce.inFlightBytes,
+      },
+      {
+        name: 'appends_outstanding',
+        help: 'Appends not yet answered',
+        read: () => this.#produce.outstanding,
+      },
+      {
+        name: 'reads_outstanding',
+        help: 'Reads that wait for a lane, long polls included',
+        read: () => this.#fetch.outstanding,
+      },
+      { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodyBytes },
+    ];
+  }
+
+  // -- Messages ----------------------------------------------------------------------------------------
+
+  #fromLane(_lane: number, reply: LaneReply): void {
+    if (reply.type === 'answers') this.#produce.answers(reply.bytes);
+    else this.#fetch.reply(reply);
+  }
+
+  #fromSequencer(reply: SequencerReply): void {
+    switch (reply.type) {
+      case 'held':
+        this.#agent.held(reply.shard, reply.epoch);
+        break;
+      case 'lost':
+        this.#agent.lost(reply.shard, reply.error);
+        break;
+      case 'topic-deleted': {
+        const waiting = this.#deletions.get(reply.id);
+        this.#deletions.delete(reply.id);
+        if (reply.error) waiting?.reject(StreamHouseError.fromPlain(reply.error));
+        else waiting?.resolve();
+        break;
+      }
+      case 'drained':
+        this.#drained();
+        break;
+      case 'fatal':
+        this.#fail(StreamHouseError.fromPlain(reply.error));
+        break;
+      case 'log':
+        this.#log[reply.level](reply.fields, reply.message);
+        break;
+    }
+  }
+
+  #appendTopicDeleted(topicId: number): Promise<void> {
+    const id = this.#deletionId++;
+    return new Promise((resolve, reject) => {
+      this.#deletions.set(id, { resolve, reject });
+      this.#threads.toSequencer({ type: 'delete-topic', id, topicId });
+    });
+  }
+
+  #failDeletions(): void {
+    for (const { reject } of this.#deletions.values()) {
+      reject(new StreamHouseError('not-leader', 'the batching worker ended'));
+    }
+    this.#deletions.clear();
+  }
+
+  async #confirmHolder(shard: number): Promise<boolean> {
+    const epoch = this.#agent.epochOf(shard);
+    if (epoch === undefined) return false;
+    const head = await this.#store.readHead(shard);
+    return head.epoch === epoch && head.holder === this.#agent.incarnation;
+  }
+
+  #health(): { live: boolean; ready: boolean; reasons: string[] } {
+    const reasons: string[] = [];
+    const { shardCount } = this.#cluster;
+    if (this.#agent.heldCount < shardCount) {
+      reasons.push(`${this.#agent.heldCount} of ${shardCount} shards are served`);
+    }
+    if (this.#closing) reasons.push('the broker is stopping');
+    return { live: true, ready: reasons.length === 0, reasons };
+  }
+
+  // -- Starting and stopping ---------------------------------------------------------------------------
+
+  async start(): Promise<RunningBroker> {
+    const address = splitAddress(this.#settings.listen);
+    if (address === null) throw new Error(`listen address ${this.#settings.listen}`);
+    try {
+      await this.#threads.start();
+      await Promise.race([this.#allHeld(), this.#failed]);
+      void this.#topics.finishDeletions();
+      const bound = await this.#door.listen(address.host, address.port);
+      const host = bound.host.includes(':') ? `[${bound.host}]` : bound.host;
+      const url = `http://${host}:${bound.port}`;
+      this.#log.info({ url, cluster: this.#cluster.clusterId, version: packageVersion }, 'ready');
+      return {
+        url,
+        close: () => this.close(),
+        failed: this.#failed,
+        terminate: (which) => this.#threads.terminate(which),
+      };
+    } catch (error) {
+      await this.#closeParts();
+      throw error;
+    }
+  }
+
+  async #allHeld(): Promise<void> {
+    const deadlineMs = this.#clock.monotonicMs() + START_MS_MAX;
+    while (this.#agent.heldCount < this.#cluster.shardCount) {
+      if (this.#clock.monotonicMs() > deadlineMs) {
+        throw new StreamHouseError(
+          'store-unavailable',
+          `not all shards could be taken in ${START_MS_MAX} ms`,
+        );
+      }
+      await sleep(this.#clock, READY_LOOK_MS);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const { shutdownGraceMs } = this.#settings;
+    this.#topics.stop();
+    const doorClosed = this.#door.close({ graceMs: shutdownGraceMs });
+    this.#fetch.stop();
+    await doorClosed;
+    this.#produce.stop();
+    await this.#drain(shutdownGraceMs);
+    this.#agent.stop();
+    try {
+      await this.#agent.deregister();
+    } catch (error) {
+      this.#log.warn({ err: error }, 'this agent could not be deregistered; its successor will not mind');
+    }
+    await this.#closeParts();
+    this.#log.info('stopped');
+  }
+
+  /** Everything admitted is committed or refused, the shards are released; or the grace time is over. */
+  async #drain(graceMs: number): Promise<void> {
+    const drained = new Promise<void>((resolve) => (this.#drained = resolve));
+    this.#threads.toSequencer({ type: 'drain' });
+    const over = new AbortController();
+    await Promise.race([
+      drained,
+      sleep(this.#clock, graceMs, over.signal),
+      this.#failed.catch(() => undefined),
+    ]);
+    over.abort();
+  }
+
+  async #closeParts(): Promise<void> {
+    this.#agent.stop();
+    this.#produce.close();
+    await this.#threads.close();
+    await this.#metadata.close();
+  }
+}
