@@ -3,6 +3,7 @@
  * that its bounds hold.
  */
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -410,6 +411,29 @@ describe('block reader: the end of an object', () => {
     await check('a', 2500, 1821);
     assert.deepEqual(store.said, ['a 4000+321', 'a 2000+1000', 'a 3000+1000']);
     assert.ok(reader.bytes <= KEPT);
+    const small = await setup({ a: 300, b: 5000 }, { budgetBytes: KEPT });
+    await small.check('a', 0, 10);
+    await small.check('b', 0, 10);
+    small.store.calls.length = 0;
+    await small.check('a', 0, 10);
+    assert.deepEqual(small.store.said, ['a 0+300']);
+  });
+
+  it('is not made up when a store refuses a range that is there', async () => {
+    const { store, reader, check } = await setup({ a: 10_000 });
+    for (const position of [0, 3000]) {
+      store.isHeld = true;
+      store.calls.length = 0;
+      const read = reader.read('a', position, 10);
+      store.calls[0].go(new StreamHouseError('corrupt-object', 'injected'));
+      await settled();
+      store.calls[1].go();
+      await assert.rejects(read, /injected/);
+      assert.equal(store.calls.length, 2);
+      assert.equal(reader.bytes, 0);
+      store.isHeld = false;
+    }
+    await check('a', 0, 8000);
   });
 
   it('makes an error for the one who asked beyond it, not for who shares the block', async () => {
@@ -528,6 +552,7 @@ describe('block reader: who shares a GET', () => {
     await settled();
     process.off('warning', onWarning);
     assert.deepEqual(warnings, []);
+    assert.deepEqual(getEventListeners(signal, 'abort'), []);
   });
 });
 
@@ -647,6 +672,22 @@ describe('block reader: bounds', () => {
     assert.deepEqual(store.said, ['a 0+1000', 'a 5000+1000']);
     store.isHeld = false;
     await check('a', 1000, 10);
+  });
+
+  it('lets those behind start when one that waited for bytes goes', async () => {
+    const { store, reader } = await setup({ a: 50_000 }, { budgetBytes: 10 * BLOCK });
+    store.isHeld = true;
+    const gone = new AbortController();
+    const running = reader.read('a', 0, 5000);
+    const large = reader.read('a', 10_000, 8000, { signal: gone.signal });
+    const small = reader.read('a', 30_000, 10);
+    await settled();
+    assert.equal(store.calls.length, 1);
+    gone.abort();
+    await assert.rejects(large, withCode('object-store-unavailable'));
+    assert.deepEqual(store.said, ['a 0+5000', 'a 30000+1000']);
+    for (const call of store.calls) call.go();
+    await Promise.all([running, small]);
   });
 
   it('serves a read of several GETs even where only one may run and none wait', async () => {
