@@ -8,6 +8,7 @@
  */
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { StreamHouseError } from '../../src/core/errors.ts';
+import type { HostedStore } from './hosted-store.ts';
 import { MemoryMetadataStore } from './memory/memory-metadata-store.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { RemoteMetadataStore } from './remote-metadata-store.ts';
@@ -36,16 +37,6 @@ export interface OpenedMetadata {
   /** Rejects when the thread that hosts the store dies; else never settles. */
   readonly lost: Promise<never>;
   /** Ends the store; clients that are still open then fail as if it had died. */
-  close(): Promise<void>;
-}
-
-/** A store that runs behind ports: what a backend with a hosting thread gives to this file. */
-export interface HostedStore {
-  readonly description: string;
-  readonly bodyBytesMax: number;
-  readonly lost: Promise<never>;
-  /** The client's end of a new channel to the store. */
-  port(): MessagePort;
   close(): Promise<void>;
 }
 

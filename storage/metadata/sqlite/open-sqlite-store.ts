@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import type { HostedStore } from '../open-metadata-store.ts';
+import type { HostedStore } from '../hosted-store.ts';
 import type { StoreThreadCommand, StoreThreadData, StoreThreadEvent } from './sqlite-store-thread.ts';
 
 /** Starts the storing thread on a file. Errors as openSqliteConnection's. */
