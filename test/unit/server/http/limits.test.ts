@@ -171,6 +171,21 @@ test('slow headers and slow bodies are cut off', async (t) => {
   assert.equal(under.admission.held, 0);
 });
 
+test('connections on which nothing moves are closed', async (t) => {
+  const under = await startDoor(t, { idleTimeoutMs: 100, keepAliveTimeoutMs: 50 });
+  under.broker.addTopic('t', 1);
+  under.broker.held = true;
+  const silent = new RawClient(under.port);
+  const kept = new RawClient(under.port);
+  kept.send(GET_LIVE);
+  const waiting = new RawClient(under.port);
+  waiting.send(produceText('/topics/t', '{"records":[{}]}'));
+  await Promise.all([silent.untilEnd(), kept.untilEnd(), waiting.untilEnd()]);
+  assert.deepEqual(statuses(kept.text), [200]);
+  assert.equal(silent.text + waiting.text, '');
+  under.broker.commit();
+});
+
 test('connections beyond the limit are refused and counted; others go on', async (t) => {
   const under = await startDoor(t, { connectionsMax: 2 });
   const first = new RawClient(under.port);

@@ -321,3 +321,23 @@ test('a client that goes away before the commit harms nobody', async (t) => {
   under.broker.held = false;
   assert.equal((await call(under, 'POST', '/topics/t', '{"records":[{}]}', json)).status, 200);
 });
+
+test('bodies that wait for the catalogue stay what they were while others come', async (t) => {
+  const under = await startDoor(t);
+  under.broker.addTopic('t', 1);
+  under.broker.topics.peek = () => undefined;
+  const get = under.broker.topics.get;
+  under.broker.topics.get = async (name) => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return get(name);
+  };
+  const values = Array.from({ length: 400 }, (_, i) => JSON.stringify(String(i).repeat(200)));
+  const clients = [new RawClient(under.port), new RawClient(under.port)];
+  values.forEach((value, i) => {
+    clients[i % 2].send(produceText('/topics/t', `{"records":[{"value":${value}}]}`));
+  });
+  for (const client of clients) await client.until((text) => statuses(text).length === 200);
+  const got = under.broker.partition('t', 0).records.map((r) => r.value?.toString() ?? '');
+  assert.deepEqual(got.sort(), values.sort());
+  for (const client of clients) client.destroy();
+});
