@@ -1,6 +1,6 @@
 /**
- * Garbage for everything of the HTTP door that reads outside bytes: produce bodies, fetched batches, the socket.
- * Smoke size by default; FUZZ_RUNS=n multiplies the runs. A failure prints fast-check's seed.
+ * Garbage for everything of the HTTP door that reads outside bytes: produce bodies, fetched batches, the
+ * socket. Smoke size by default; FUZZ_RUNS=n multiplies the runs. A failure prints fast-check's seed.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,7 +1,7 @@
 /**
- * A Broker in memory for tests of the doors: topics in a map, one array of records per partition, commits after a
- * turn of the event loop (or when `commit` is called by hand). Owns no durability, no threads. What a test wants to
- * go wrong it sets in `faults`.
+ * A Broker in memory for tests of the doors: topics in a map, one array of records per partition, commits
+ * after a turn of the event loop (or when `commit` is called by hand). Owns no durability, no threads. What a
+ * test wants to go wrong it sets in `faults`.
  */
 import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { batchBytes, patchBatch, writeBatch } from '../../src/core/record-batch.ts';

@@ -1,6 +1,7 @@
 /**
- * A door before a fake broker on a free port, with what it told its observer and what it admitted, and two ways to
- * talk to it: `call` (one request over fetch) and `RawClient` (bytes over a socket, as clients should not).
+ * A door before a fake broker on a free port, with what it told its observer and what it admitted, and two
+ * ways to talk to it: `call` (one request over fetch) and `RawClient` (bytes over a socket, as clients should
+ * not).
  */
 import assert from 'node:assert/strict';
 import net from 'node:net';

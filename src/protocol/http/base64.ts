@@ -1,6 +1,7 @@
 /**
- * Strict base64 (RFC 4648 section 4): the standard alphabet, padded, no white space, no stray bits in the last
- * character, so that every text has one meaning. Node's own decoder skips what it does not know. Pure; any thread.
+ * Strict base64 (RFC 4648 section 4): the standard alphabet, padded, no white space, no stray bits in the
+ * last character, so that every text has one meaning. Node's own decoder skips what it does not know. Pure;
+ * any thread.
  */
 
 /** Value of each byte as a base64 character; 255: none. */
@@ -10,8 +11,8 @@ for (let i = 0; i < ALPHABET.length; i++) VALUES[ALPHABET.charCodeAt(i)] = i;
 const PAD = 0x3d;
 
 /**
- * Decodes the text at bytes [start, end) of `text` into `out` from `at` on (which needs 3 bytes of room for every
- * 4 of text) and returns the position after it; -1 if it is not base64.
+ * Decodes the text at bytes [start, end) of `text` into `out` from `at` on (which needs 3 bytes of room for
+ * every 4 of text) and returns the position after it; -1 if it is not base64.
  */
 export function decodeBase64(
   text: Uint8Array,

@@ -1,11 +1,12 @@
 /**
  * Fetched record batches as the JSON array that `GET .../records` answers:
- * `[{"topic","partition","offset","timestamp","key","value"}, ..]`, keys and values as JSON (verbatim bytes) or as
- * base64. Owns: which records of the batches count and what happens at one that cannot be shown. Pure; any thread.
+ * `[{"topic","partition","offset","timestamp","key","value"}, ..]`, keys and values as JSON (verbatim bytes)
+ * or as base64. Owns: which records of the batches count and what happens at one that cannot be shown. Pure;
+ * any thread.
  *
- * A record that cannot be shown (not JSON, a compressed batch, corrupt bytes) ends the answer before it; it is an
- * error only when it is the first, so that a reader gets everything in front of it and then, at its offset, the
- * error: nothing is ever skipped.
+ * A record that cannot be shown (not JSON, a compressed batch, corrupt bytes) ends the answer before it; it
+ * is an error only when it is the first, so that a reader gets everything in front of it and then, at its
+ * offset, the error: nothing is ever skipped.
  */
 import { StreamHouseError } from '../../core/errors.ts';
 import { type BatchRecord, compressionOf, readBatchHeader, readRecords } from '../../core/record-batch.ts';
@@ -82,8 +83,8 @@ function checkJson(place: FetchedPlace, record: BatchRecord): void {
 }
 
 /**
- * The answer's body. 'not-acceptable' (detail: offset) when the first record cannot be shown in this format or is
- * compressed, 'corrupt-batch' when the bytes are damaged there.
+ * The answer's body. 'not-acceptable' (detail: offset) when the first record cannot be shown in this format
+ * or is compressed, 'corrupt-batch' when the bytes are damaged there.
  */
 export function encodeFetchedRecords(place: FetchedPlace, batches: Buffer, format: EmbeddedFormat): Buffer {
   const out = new TextBuffer(Math.max(256, batches.length * 2));
@@ -98,8 +99,8 @@ export function encodeFetchedRecords(place: FetchedPlace, batches: Buffer, forma
       if (compression !== 0) {
         throw new StreamHouseError(
           'not-acceptable',
-          `the records of ${place.topic}-${place.partition} from offset ${header.baseOffset} on are compressed ` +
-            `with ${COMPRESSIONS[compression] ?? `codec ${compression}`}: read them through the Kafka protocol`,
+          `the records of ${place.topic}-${place.partition} from offset ${header.baseOffset} on are ` +
+            `compressed (${COMPRESSIONS[compression] ?? compression}): read them through the Kafka protocol`,
           { offset: header.baseOffset },
         );
       }

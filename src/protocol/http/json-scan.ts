@@ -1,14 +1,18 @@
 /**
- * A strict scanner of JSON text as bytes (RFC 8259): where a value ends, without building it. Owns: the grammar
- * and its depth limit. Does not own: what any member means, nor whether the bytes are UTF-8 (check the whole text
- * with `isUtf8` first: here bytes of 0x80 and above are only let through inside strings). Pure; any thread.
+ * A strict scanner of JSON text as bytes (RFC 8259): where a value ends, without building it. Owns: the
+ * grammar and its depth limit. Does not own: what any member means, nor whether the bytes are UTF-8 (check
+ * the whole text with `isUtf8` first: here bytes of 0x80 and above are only let through inside strings).
+ * Pure; any thread.
  *
- * It accepts exactly what JSON.parse accepts (a property test holds that), except nesting beyond JSON_DEPTH_MAX.
+ * It accepts exactly what JSON.parse accepts (a property test holds that), except nesting beyond
+ * JSON_DEPTH_MAX.
  */
 import { isUtf8 } from 'node:buffer';
 import { StreamHouseError } from '../../core/errors.ts';
 
-/** Arrays and objects inside one another; more is refused, so that no reader of ours or of a user overflows. */
+/**
+ * Arrays and objects inside one another; more is refused, so that no reader of ours or of a user overflows.
+ */
 export const JSON_DEPTH_MAX = 512;
 
 const QUOTE = 0x22;

@@ -1,6 +1,6 @@
 /**
- * Content types of the HTTP door: which embedded format a body has and which one a reader asks for. The names are
- * Kafka REST Proxy v2's. Pure; any thread.
+ * Content types of the HTTP door: which embedded format a body has and which one a reader asks for. The names
+ * are Kafka REST Proxy v2's. Pure; any thread.
  */
 
 /** How keys and values stand inside a JSON body: as JSON themselves, or as base64 strings. */
@@ -42,8 +42,8 @@ function charsetIsUtf8(contentType: string): boolean {
 }
 
 /**
- * The format in which a reader wants records, by its Accept header (RFC 9110 section 12.5.1): the type with the
- * greatest q that we have; json when it says nothing; null when it takes none of ours.
+ * The format in which a reader wants records, by its Accept header (RFC 9110 section 12.5.1): the type with
+ * the greatest q that we have; json when it says nothing; null when it takes none of ours.
  */
 export function acceptedFormat(accept: string | undefined): EmbeddedFormat | null {
   if (accept === undefined) return 'json';

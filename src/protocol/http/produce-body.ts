@@ -2,8 +2,8 @@
  * The body of a produce request, `{"records":[{"key":..,"value":..,"partition":n}, ..]}`, as spans of its own
  * bytes: a JSON key or value is stored as exactly what the client sent, so nothing is parsed into values and
  * written again. One strict pass checks the JSON, the shape and finds the spans. Equal in meaning to
- * ProduceBodyJson and ProduceBodyBinary of schemas.ts over JSON.parse of the body (a property test holds that):
- * of members of one name the last counts, even an earlier one of a wrong shape. Pure; any thread.
+ * ProduceBodyJson and ProduceBodyBinary of schemas.ts over JSON.parse of the body (a property test holds
+ * that): of members of one name the last counts, even an earlier one of a wrong shape. Pure; any thread.
  */
 import { isUtf8 } from 'node:buffer';
 import { StreamHouseError } from '../../core/errors.ts';
@@ -72,7 +72,10 @@ class Scan {
   spans: number[] = [];
   partitions: number[] = [];
   partitionsGiven = false;
-  /** Shape errors found: of the records that count, and of anything else. The syntax is checked to the end first. */
+  /**
+   * Shape errors found: of the records that count, and of anything else. The syntax is checked to the end
+   * first.
+   */
   recordsError: string | null = 'the body needs "records"';
   otherError: string | null = null;
 
@@ -253,7 +256,9 @@ export function parseProduceBody(bytes: Uint8Array, format: EmbeddedFormat): Pro
   return { source: decodeSpans(bytes, spans), spans, partitions, partitionsGiven };
 }
 
-/** Decodes the base64 strings that the spans cover, quotes included, and turns the spans to the decoded bytes. */
+/**
+ * Decodes the base64 strings that the spans cover, quotes included, and turns the spans to the decoded bytes.
+ */
 function decodeSpans(bytes: Uint8Array, spans: number[]): Uint8Array {
   const out = new Uint8Array(Math.ceil((bytes.length * 3) / 4) + 3);
   let position = 0;

@@ -1,6 +1,7 @@
 /**
- * The shapes of the HTTP door's requests and answers, once: the door validates with them and /openapi.json is made
- * of them. Names and members are Kafka REST Proxy's (v2 for data, v3 for the rest) unless said otherwise. Pure.
+ * The shapes of the HTTP door's requests and answers, once: the door validates with them and /openapi.json is
+ * made of them. Names and members are Kafka REST Proxy's (v2 for data, v3 for the rest) unless said
+ * otherwise. Pure.
  */
 import Type, { type TObject, type TProperties, type TSchema } from 'typebox';
 import { PARTITIONS_PER_TOPIC_MAX } from '../../core/ids.ts';

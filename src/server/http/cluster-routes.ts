@@ -1,6 +1,7 @@
 /**
- * The REST Proxy v3 routes: clusters, brokers, topics and their configs, and the ids of idempotent producers (ours).
- * Links in answers are paths, not whole URLs: the door does not know under which name it is reached. Main thread.
+ * The REST Proxy v3 routes: clusters, brokers, topics and their configs, and the ids of idempotent producers
+ * (ours). Links in answers are paths, not whole URLs: the door does not know under which name it is reached.
+ * Main thread.
  */
 
 import type { TSchema } from 'typebox';

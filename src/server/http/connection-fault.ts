@@ -1,6 +1,6 @@
 /**
- * The last words to a connection whose bytes could not be taken as a request: a whole HTTP answer by Node's error
- * code, after which the connection ends. Pure.
+ * The last words to a connection whose bytes could not be taken as a request: a whole HTTP answer by Node's
+ * error code, after which the connection ends. Pure.
  */
 import { PLAIN_JSON } from '../../protocol/http/media-type.ts';
 

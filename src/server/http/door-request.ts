@@ -1,11 +1,12 @@
 /**
- * One HTTP request with its body collected. Owns: the bytes of the body, their admission, the limit. Does not own:
- * routing or answers. Main thread.
+ * One HTTP request with its body collected. Owns: the bytes of the body, their admission, the limit. Does not
+ * own: routing or answers. Main thread.
  *
- * It takes the place of node:http's IncomingMessage (the server's documented `IncomingMessage` option) and takes
- * the body where the parser hands it over, in `push`, instead of through the stream's events: a stream's machinery
- * (two listeners, resume, flow, end: several turns of the microtask queue) costs more than all the door's own work
- * on a small request. What is not collected is discarded without being kept. Nothing here reads it as a stream.
+ * It takes the place of node:http's IncomingMessage (the server's documented `IncomingMessage` option) and
+ * takes the body where the parser hands it over, in `push`, instead of through the stream's events: a
+ * stream's machinery (two listeners, resume, flow, end: several turns of the microtask queue) costs more than
+ * all the door's own work on a small request. What is not collected is discarded without being kept. Nothing
+ * here reads it as a stream.
  */
 import { IncomingMessage, type ServerResponse } from 'node:http';
 
@@ -70,8 +71,8 @@ export class DoorRequest extends IncomingMessage {
   }
 
   /**
-   * Collects the body, whose `declaredBytes` were checked against `bytesMax` and, if positive, admitted. To be
-   * called in the turn of the event loop in which the request came.
+   * Collects the body, whose `declaredBytes` were checked against `bytesMax` and, if positive, admitted. To
+   * be called in the turn of the event loop in which the request came.
    */
   collect(sink: BodySink, admission: BodyAdmission, expected: number, bytesMax: number): void {
     this.#sink = sink;

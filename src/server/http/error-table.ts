@@ -1,7 +1,7 @@
 /**
- * How every operating error looks at the HTTP door: one total table, so that a new code without a mapping does not
- * compile. Owns: statuses, error codes, Retry-After. `errorCode`s below xxx90 are Kafka REST Proxy's; those from
- * xxx90 on are our own. Main thread.
+ * How every operating error looks at the HTTP door: one total table, so that a new code without a mapping
+ * does not compile. Owns: statuses, error codes, Retry-After. `errorCode`s below xxx90 are Kafka REST
+ * Proxy's; those from xxx90 on are our own. Main thread.
  */
 import { type ErrorCode, kindOf, type PlainError } from '../../core/errors.ts';
 

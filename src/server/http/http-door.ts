@@ -1,6 +1,7 @@
 /**
- * The HTTP door: a node:http server before a Broker. Owns: the sockets, their limits and time-outs, finding the
- * route, stopping gracefully. Does not own: what routes do, nor any state beyond connections. Main thread.
+ * The HTTP door: a node:http server before a Broker. Owns: the sockets, their limits and time-outs, finding
+ * the route, stopping gracefully. Does not own: what routes do, nor any state beyond connections. Main
+ * thread.
  *
  * A connection:  open -> (request -> answer)* -> ending -> closed
  * `ending`: nothing more is served on it, because a body was refused unread or broke off, or it had too many
@@ -44,8 +45,8 @@ export interface HttpDoor {
   /** Starts listening; port 0 takes a free one. Answers where it listens. Fails as node:net does. */
   listen(host: string, port: number): Promise<{ host: string; port: number }>;
   /**
-   * Stops accepting, wakes long polls, finishes the requests under way, and ends each connection after its last
-   * answer; after `graceMs` it cuts what is left. The second call waits for the first.
+   * Stops accepting, wakes long polls, finishes the requests under way, and ends each connection after its
+   * last answer; after `graceMs` it cuts what is left. The second call waits for the first.
    */
   close(options: { graceMs: number }): Promise<void>;
 }
@@ -335,7 +336,7 @@ class NodeHttpDoor implements HttpDoor {
     this.#responder.closing = true;
     this.#closing.abort();
     return new Promise((resolve) => {
-      // node:http's own close cuts connections whose answers wait to be sent, so node:net's is used, and this:
+      // node:http's own close cuts connections whose answers wait to be sent: so node:net's, and this.
       const sweep = () => {
         const cut = clock.monotonicMs() >= deadlineMs;
         for (const socket of this.#sockets) {

@@ -1,6 +1,6 @@
 /**
- * What the HTTP door tells whoever counts: once per request and once per refused connection, on the main thread, in
- * the hot path: implementations must be cheap and must not throw.
+ * What the HTTP door tells whoever counts: once per request and once per refused connection, on the main
+ * thread, in the hot path: implementations must be cheap and must not throw.
  */
 export interface HttpObserver {
   /**
@@ -17,7 +17,10 @@ export interface HttpObserver {
   ): void;
   /** Refused because `connectionsMax` were open. */
   connectionRefused(): void;
-  /** Bytes on a connection that are not HTTP, or too slow: the connection was closed. `reason`: Node's error code. */
+  /**
+   * Bytes on a connection that are not HTTP, or too slow: the connection was closed. `reason`: Node's error
+   * code.
+   */
   clientFault(reason: string): void;
   /** A bug of ours that one request ran into; the client was answered 500 without any of this. */
   internalError(error: unknown, route: string): void;

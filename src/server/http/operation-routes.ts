@@ -1,5 +1,6 @@
 /**
- * Routes for operators: health, metrics, the OpenAPI page, and a start page that says where things are. Main thread.
+ * Routes for operators: health, metrics, the OpenAPI page, and a start page that says where things are. Main
+ * thread.
  */
 import Type from 'typebox';
 import { PLAIN_JSON } from '../../protocol/http/media-type.ts';

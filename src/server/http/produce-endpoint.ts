@@ -1,7 +1,8 @@
 /**
- * `POST /topics/{topic}` and `POST /topics/{topic}/partitions/{partition}`, the hot path of the door. Owns: from
- * the headers of such a request to its answer, one object per request and no promise on the usual way. Does not
- * own: the form of the body (protocol/http/produce-body) nor what happens to records (route). Main thread.
+ * `POST /topics/{topic}` and `POST /topics/{topic}/partitions/{partition}`, the hot path of the door. Owns:
+ * from the headers of such a request to its answer, one object per request and no promise on the usual way.
+ * Does not own: the form of the body (protocol/http/produce-body) nor what happens to records (route). Main
+ * thread.
  *
  *   begin -> (body) onBody -> [catalogue re-read] -> submit -> answer
  */
@@ -47,7 +48,9 @@ export class ProduceEndpoint {
     this.#context = context;
   }
 
-  /** Takes a request if it is a produce request for a topic in the cache, by its plain path; false: not so. */
+  /**
+   * Takes a request if it is a produce request for a topic in the cache, by its plain path; false: not so.
+   */
   takeIfHot(request: DoorRequest, response: ServerResponse, url: string): boolean {
     if (!url.startsWith('/topics/')) return false;
     const slash = url.indexOf('/', 8);
@@ -63,7 +66,9 @@ export class ProduceEndpoint {
     return true;
   }
 
-  /** `topic` is undefined when the cache does not know it; the name is then looked up once the body is there. */
+  /**
+   * `topic` is undefined when the cache does not know it; the name is then looked up once the body is there.
+   */
   begin(
     request: DoorRequest,
     response: ServerResponse,
@@ -102,8 +107,8 @@ function partitionOfPath(url: string, slash: number): number {
 }
 
 /**
- * Begins to collect a body for `sink`, or answers at once if it is too long or there is no room for it now. In the
- * turn of the event loop in which the request came.
+ * Begins to collect a body for `sink`, or answers at once if it is too long or there is no room for it now.
+ * In the turn of the event loop in which the request came.
  */
 export function startBody(
   context: DoorContext,
@@ -137,8 +142,8 @@ function unsupportedType(given: string | undefined): PlainError {
   return {
     code: 'unsupported-media-type',
     message:
-      `Content-Type ${given === undefined ? 'is missing' : JSON.stringify(given)}: records come as ${JSON_V2}, ` +
-      `${PLAIN_JSON} or ${BINARY_V2}`,
+      `Content-Type ${given === undefined ? 'is missing' : JSON.stringify(given)}: ` +
+      `records come as ${JSON_V2}, ${PLAIN_JSON} or ${BINARY_V2}`,
   };
 }
 

@@ -1,6 +1,7 @@
 /**
- * Writes answers: each request's exactly one, in one write, and tells the observer. Owns: headers of answers, when
- * a connection is closed after one, what a client sees of an error. Does not own: what is answered. Main thread.
+ * Writes answers: each request's exactly one, in one write, and tells the observer. Owns: headers of answers,
+ * when a connection is closed after one, what a client sees of an error. Does not own: what is answered. Main
+ * thread.
  */
 import type { ServerResponse } from 'node:http';
 import type { Clock } from '../../core/clock.ts';
@@ -11,8 +12,8 @@ import { errorBody, HTTP_ERRORS } from './error-table.ts';
 import type { HttpObserver } from './http-observer.ts';
 
 /**
- * How long a connection is kept open and read after an answer that did not wait for the request's body, so that
- * the client, still sending, gets to read the answer instead of a reset.
+ * How long a connection is kept open and read after an answer that did not wait for the request's body, so
+ * that the client, still sending, gets to read the answer instead of a reset.
  */
 const LINGER_MS = 1000;
 
@@ -121,8 +122,8 @@ export class Responder {
   }
 
   /**
-   * Refuses a request whose body was not read. A short body is read away and the connection kept; of a long or
-   * endless one the rest is discarded for a moment, then the connection ends.
+   * Refuses a request whose body was not read. A short body is read away and the connection kept; of a long
+   * or endless one the rest is discarded for a moment, then the connection ends.
    */
   refuseUnread(
     request: DoorRequest,

@@ -1,6 +1,6 @@
 /**
- * The REST Proxy v2 routes that read: topics, partitions, offsets and records. Produce is produce-endpoint's. Main
- * thread.
+ * The REST Proxy v2 routes that read: topics, partitions, offsets and records. Produce is produce-endpoint's.
+ * Main thread.
  */
 
 import Type from 'typebox';
@@ -43,7 +43,9 @@ async function listTopicNames(context: DoorContext): Promise<string[]> {
   }
 }
 
-/** One partition in v2's shape: the only copy a broker knows of is its own; the object store keeps the rest. */
+/**
+ * One partition in v2's shape: the only copy a broker knows of is its own; the object store keeps the rest.
+ */
 function partitionV2(partition: number, broker: number) {
   return { partition, leader: broker, replicas: [{ broker, leader: true, in_sync: true }] };
 }

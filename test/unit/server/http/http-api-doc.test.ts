@@ -1,4 +1,7 @@
-/** docs/http-api.md names every error a client can meet, and every route; its curl lines are answered without error. */
+/**
+ * docs/http-api.md names every error a client can meet, and every route; its curl lines are answered without
+ * error.
+ */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,6 @@
-/** Reading over HTTP (v2), administration (v3), health, metrics, the OpenAPI page, unknown paths and methods. */
+/**
+ * Reading over HTTP (v2), administration (v3), health, metrics, the OpenAPI page, unknown paths and methods.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ERROR_CODES, kindOf, StreamHouseError } from '../../../../src/core/errors.ts';
