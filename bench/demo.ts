@@ -37,7 +37,7 @@ interface DataSet {
 }
 
 /** Enough requests at a time to fill the window, few enough records in each to be many small appends. */
-const REQUESTS_IN_FLIGHT = 32;
+const REQUESTS_IN_FLIGHT = 64;
 const RECORDS_PER_REQUEST = 200;
 const READERS = 8;
 const FETCH_BYTES = 1024 * 1024;

@@ -21,7 +21,7 @@ export async function run(args: readonly string[], shell: Shell): Promise<number
   try {
     const program = await buildProgram(args, shell);
     await program.parseAsync(args as string[], { from: 'user' });
-    return shell.stop.aborted ? EXIT_INTERRUPTED : 0;
+    return 0;
   } catch (error) {
     return report(error, args, shell);
   }
