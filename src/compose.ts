@@ -16,7 +16,7 @@ import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts'
 import { AgentLoop } from './agent/agent-loop.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
-import { StreamHouseError } from './core/errors.ts';
+import { kindOf, StreamHouseError } from './core/errors.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
@@ -101,6 +101,7 @@ class ComposedBroker {
   #deletionId = 0;
   #drained: () => void = () => undefined;
   #bodyBytes = 0;
+  #serves = false;
   #closing: Promise<void> | null = null;
 
   constructor(settings: Settings, cluster: ClusterInfo, metadata: OpenedMetadata, clock: Clock, log: Logger) {
@@ -304,6 +305,10 @@ class ComposedBroker {
         this.#agent.held(reply.shard, reply.epoch);
         break;
       case 'lost':
+        // Damage met while starting is told at once; a broker that serves goes on with its other shards.
+        if (!this.#serves && kindOf(reply.error.code) === 'corrupt') {
+          this.#fail(StreamHouseError.fromPlain(reply.error));
+        }
         this.#agent.lost(reply.shard, reply.error);
         break;
       case 'topic-deleted': {
@@ -365,6 +370,7 @@ class ComposedBroker {
     try {
       await this.#threads.start();
       await Promise.race([this.#allHeld(), this.#failed]);
+      this.#serves = true;
       void this.#topics.finishDeletions();
       const bound = await this.#door.listen(address.host, address.port);
       const host = bound.host.includes(':') ? `[${bound.host}]` : bound.host;

@@ -4,7 +4,7 @@
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../src/core/clock.ts';
-import { asOperatingError } from '../src/core/errors.ts';
+import { operatingError } from '../src/core/errors.ts';
 import { systemRandom } from '../src/core/random.ts';
 import { attachMetadata, type MetadataHandle } from '../storage/metadata/open-metadata-store.ts';
 import { openObjectStore } from '../storage/objects/open-object-store.ts';
@@ -32,13 +32,18 @@ export type BatchingControl =
   | { type: 'lane-lost'; lane: number }
   | { type: 'close' };
 
+/** Attempts of an upload that fit its deadline when each of them hangs. */
+const UPLOAD_ATTEMPTS_IN_DEADLINE = 3;
+
 async function run(task: BatchingTask, port: MessagePort): Promise<void> {
   const clock = systemClock;
   const random = systemRandom;
   const counters = new ThreadCounters(task.counters, task.counterBlock);
   const store = countedMetadata(attachMetadata(task.metadata), clock, counters);
   const opened = await openObjectStore(task.objectsUrl, { clock, random });
-  const objects = new RetryingObjectStore(opened, { clock, random });
+  // An upload that hangs is tried again well before its deadline.
+  const attemptMsMax = Math.ceil(task.settings.uploadDeadlineMs / UPLOAD_ATTEMPTS_IN_DEADLINE);
+  const objects = new RetryingObjectStore(opened, { clock, random, policy: { attemptMsMax } });
   const report = (reply: SequencerReply) => port.postMessage(reply);
   const sequencer = new Sequencer({
     store,
@@ -79,8 +84,7 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
         sequencer.decideOnAll({ kind: 'topic-deleted', topicId: message.topicId }).then(
           () => report({ type: 'topic-deleted', id: message.id, error: null }),
           (error) => {
-            const failure = asOperatingError(error, 'store-unavailable', 'deleting a topic');
-            report({ type: 'topic-deleted', id: message.id, error: failure.toPlain() });
+            report({ type: 'topic-deleted', id: message.id, error: operatingError(error).toPlain() });
           },
         );
         break;
@@ -88,13 +92,8 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
         sequencer.drain().then(
           () => report({ type: 'drained' }),
           (error) => {
-            const failure = asOperatingError(error, 'store-unavailable', 'draining');
-            report({
-              type: 'log',
-              level: 'warn',
-              message: 'draining failed',
-              fields: failure.toPlain() as never,
-            });
+            const fields = { error: operatingError(error).toPlain() };
+            report({ type: 'log', level: 'warn', message: 'draining failed', fields });
             report({ type: 'drained' });
           },
         );

@@ -53,6 +53,8 @@ export interface BrokerThreadsParts {
 const RESTARTS_MAX = 10;
 const RESTARTS_WITHIN_MS = 60_000;
 const RESTART_PAUSE_MS = 100;
+/** A batching worker that does not end by itself within this time is ended. */
+const CLOSE_MS_MAX = 5000;
 
 export class BrokerThreads {
   readonly #parts: BrokerThreadsParts;
@@ -97,7 +99,11 @@ export class BrokerThreads {
     if (worker) {
       const exited = new Promise((resolve) => worker.once('exit', resolve));
       this.#control({ type: 'close' });
+      const over = new AbortController();
+      const late = sleep(this.#parts.clock, CLOSE_MS_MAX, over.signal).then(() => worker.terminate());
       await exited;
+      over.abort();
+      await late;
     }
     await this.#lanes.close();
   }

@@ -9,7 +9,7 @@
 import type { SegmentIndex } from '../index/segment-index.ts';
 import { type SegmentRef, SegmentRefList } from '../index/segment-ref.ts';
 import type { Clock } from '../src/core/clock.ts';
-import { asOperatingError, type PlainError, StreamHouseError } from '../src/core/errors.ts';
+import { operatingError, type PlainError, StreamHouseError } from '../src/core/errors.ts';
 import type { ObjectId } from '../src/core/ids.ts';
 import { compressionOf, readRecords } from '../src/core/record-batch.ts';
 import type { LaneFetchPart, LaneFetchPartReply } from './messages.ts';
@@ -108,9 +108,20 @@ export class LaneFetcher {
       const now = index.bounds(part.topicId, part.partition) ?? bounds;
       return { ...now, batches, length, error: null };
     } catch (error) {
-      const failure = asOperatingError(error, 'object-store-unavailable', 'fetch');
-      return { ...failed(failure), ...(index.bounds(part.topicId, part.partition) ?? bounds) };
+      const now = index.bounds(part.topicId, part.partition) ?? bounds;
+      return { ...failed(this.#fetchFailure(error, part, now.logStart)), ...now };
     }
+  }
+
+  /** An object that is gone although the log still names it is damage; below the log start it is as it should be. */
+  #fetchFailure(error: unknown, part: LaneFetchPart, logStart: number): StreamHouseError {
+    const failure = operatingError(error);
+    if (failure.code !== 'object-not-found') return failure;
+    const where = `topic ${part.topicId} partition ${part.partition} offset ${part.offset}`;
+    if (part.offset < logStart) {
+      return new StreamHouseError('offset-out-of-range', `${where} lies below the log start`, { logStart });
+    }
+    return new StreamHouseError('corrupt-object', `${where}: ${failure.message}`);
   }
 
   /** Batches from the one that holds `offset` on, within the bytes, slices read a few at a time. */

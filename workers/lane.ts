@@ -6,7 +6,7 @@
  */
 import { SegmentIndex } from '../index/segment-index.ts';
 import type { Clock } from '../src/core/clock.ts';
-import { asOperatingError, type PlainError, StreamHouseError } from '../src/core/errors.ts';
+import { operatingError, type PlainError, StreamHouseError } from '../src/core/errors.ts';
 import { laneOf, partitionKey } from '../src/core/ids.ts';
 import type { MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { decodeCheckpoint } from './checkpoint-codec.ts';
@@ -147,7 +147,7 @@ export class Lane {
       const place = found ?? { offset: -1, timestampMs: -1 };
       this.#parts.toMain({ type: 'time', id, ...place, found: found !== null, error: null });
     } catch (error) {
-      const failure = asOperatingError(error, 'store-unavailable', 'time look-up');
+      const failure = operatingError(error);
       const nothing = { offset: -1, timestampMs: -1, found: false };
       this.#parts.toMain({ type: 'time', id, ...nothing, error: failure.toPlain() });
     }
@@ -340,7 +340,7 @@ export class Lane {
       const { pages } = await this.#index.pageOut(shard, (out) => store.putPages(out));
       toSequencer({ type: 'paged-out', shard, requestId, pages, error: null });
     } catch (error) {
-      const failure = asOperatingError(error, 'store-unavailable', `pages of shard ${shard}`);
+      const failure = operatingError(error);
       toSequencer({ type: 'paged-out', shard, requestId, pages: 0, error: failure.toPlain() });
     }
     this.gauges();

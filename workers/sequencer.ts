@@ -14,7 +14,7 @@
  * rides in the next. A shard whose append's outcome is in doubt settles by itself while the others go on.
  */
 import type { Clock, Timer } from '../src/core/clock.ts';
-import { asOperatingError, type ErrorCode, StreamHouseError } from '../src/core/errors.ts';
+import { type ErrorCode, operatingError, StreamHouseError } from '../src/core/errors.ts';
 import { shardOf } from '../src/core/ids.ts';
 import type { Random } from '../src/core/random.ts';
 import type { AppendOutcome, MetadataStore, ObjectRow } from '../storage/metadata/metadata-store.ts';
@@ -104,7 +104,7 @@ export class Sequencer {
 
   constructor(parts: SequencerParts) {
     this.#parts = parts;
-    const { counters, clock } = parts;
+    const { counters, clock, incarnation } = parts;
     this.lanes = new LaneDesk(parts.laneCount);
     this.#uploader = new Uploader(parts.objects, clock, parts.settings, {
       uploaded: (ms, bytes) => {
@@ -114,6 +114,14 @@ export class Sequencer {
       },
       failed: (error) => {
         counters.add('objectsFailedTotal');
+        if (error.code === 'object-exists') {
+          // Incarnations are never given twice, so the store that gives them has lost what it confirmed.
+          const went = new StreamHouseError(
+            'store-went-back',
+            `incarnation ${incarnation} is in use: ${error.message}`,
+          );
+          parts.report({ type: 'fatal', error: went.toPlain() });
+        }
         this.#log('warn', 'an object was given up', { error: error.toPlain() });
       },
       hedged: () => counters.add('uploadHedgesTotal'),
@@ -170,7 +178,7 @@ export class Sequencer {
   #lose(holder: ShardHolder, error: unknown): void {
     const { shard } = holder;
     if (this.#holders.get(shard) !== holder) return;
-    const failure = asOperatingError(error, 'store-unavailable', `shard ${shard}`);
+    const failure = operatingError(error);
     holder.lose((part) => this.#failPart(part, 'append-abandoned'));
     this.#builder.removeShard(shard, (lane, slot, generation) => {
       this.#parts.counters.add('appendsAbandonedTotal');
@@ -426,19 +434,20 @@ export class Sequencer {
       const objects = [...new Set(plan.parts.map((part) => part.object))];
       for (let i = 0; i < objects.length; i++) rows.set(objects[i], plan.objects[i]);
     }
+    let outcomes: AppendOutcome[] | StreamHouseError;
     try {
-      const outcomes = await store.appendEntries(
+      outcomes = await store.appendEntries(
         plans.map((plan) => plan.row),
         [...rows.values()],
       );
       counters.observe('appendMs', clock.monotonicMs() - startMs);
-      this.#settleCall(plans, outcomes);
     } catch (error) {
-      for (const plan of plans) void this.#settleOne(plan, error);
-    } finally {
-      this.#committing = false;
-      this.#commit();
+      outcomes = operatingError(error);
     }
+    this.#committing = false;
+    if (Array.isArray(outcomes)) this.#settleCall(plans, outcomes);
+    else for (const plan of plans) void this.#settleOne(plan, outcomes);
+    this.#commit();
   }
 
   /** The usual end of a call: all done. What is not done settles by itself. */
@@ -469,7 +478,7 @@ export class Sequencer {
       this.#failPlan(plan, code, failure);
       this.#lose(holder, failure);
     } catch (error) {
-      const failure = asOperatingError(error, 'store-unknown', `shard ${holder.shard}`);
+      const failure = operatingError(error);
       this.#failPlan(plan, 'store-unknown', failure);
       this.#lose(holder, failure);
     }
@@ -585,7 +594,7 @@ export class Sequencer {
       // Pages and pointer stay as they were, the log keeps what they lack; the next look tries again.
       holder.checkpointedAtMs = this.#parts.clock.monotonicMs();
       counters.add('checkpointsFailedTotal');
-      const failure = asOperatingError(error, 'store-unavailable', `checkpoint of shard ${holder.shard}`);
+      const failure = operatingError(error);
       this.#log('warn', 'a checkpoint was given up', { shard: holder.shard, error: failure.toPlain() });
     }
   }

@@ -133,6 +133,12 @@ export function isRetriable(error: unknown): boolean {
   return kind === 'overloaded' || kind === 'unavailable' || kind === 'unknown';
 }
 
+/** An operating error as it is; anything else is a bug of ours and is thrown on, to stop the thread loudly. */
+export function operatingError(error: unknown): StreamHouseError {
+  if (error instanceof StreamHouseError) return error;
+  throw error;
+}
+
 /**
  * Any thrown value as an operating error: ours pass through, everything else becomes `fallback` with the
  * original as its cause. For edges that call foreign code (drivers, the SDK, the file system).
