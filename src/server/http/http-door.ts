@@ -153,8 +153,8 @@ class NodeHttpDoor implements HttpDoor {
       return;
     }
     const url = request.url ?? '';
-    if (request.method === 'POST' && this.#produce.takeIfHot(request, response, url)) return;
     try {
+      if (request.method === 'POST' && this.#produce.takeIfHot(request, response, url)) return;
       this.#dispatch(request, response, url);
     } catch (error) {
       if (error instanceof StreamHouseError) {
