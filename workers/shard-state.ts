@@ -201,16 +201,23 @@ function producerKey(key: number, producerId: number): string {
 
 /**
  * What a batch of `recordCount` records with this stamp deserves, given what is known of its producer in its
- * partition. As Kafka's ProducerAppendInfo: an unknown producer may begin anywhere (it may have expired), a new
- * epoch begins at 0, one of the last five batches is a duplicate, anything else that does not follow is out of
- * order.
+ * partition. As Kafka's ProducerAppendInfo, save that an unknown producer begins at 0 as a new epoch does: if it
+ * could begin anywhere, the first batches failing with a takeover and the next one arriving after it would leave
+ * the log with the later records and refuse the earlier ones for ever. A producer that expired begins a new
+ * epoch. One of the last five batches is a duplicate, anything else that does not follow is out of order.
  */
 export function decide(
   producer: ProducerState | undefined,
   stamp: ProducerStamp,
   recordCount: number,
 ): Decision {
-  if (!producer) return ACCEPT;
+  if (!producer) {
+    if (stamp.baseSequence === 0) return ACCEPT;
+    return refuse(
+      'out-of-order-sequence',
+      `producer ${stamp.producerId} is not known here and begins at sequence ${stamp.baseSequence}, not 0`,
+    );
+  }
   if (stamp.producerEpoch < producer.producerEpoch) {
     return refuse(
       'producer-fenced',
