@@ -17,6 +17,7 @@ import { AgentLoop } from './agent/agent-loop.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
 import { kindOf, StreamHouseError } from './core/errors.ts';
+import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
@@ -33,8 +34,10 @@ import { packageVersion } from './version.ts';
 const START_MS_MAX = 60_000;
 const READY_LOOK_MS = 5;
 
-/** Bodies that are being read may hold this part of the in-flight bytes. */
+/** Bodies that are being read and large answers that are being taken may hold this part of the in-flight bytes, */
 const BODY_SHARE = 0.5;
+/** but always one largest answer: 50 MiB of records as base64 in JSON. */
+const ANSWER_BYTES_MAX = Math.ceil(FETCH_BYTES_MAX * 1.4);
 
 export interface RunningBroker {
   /** http://HOST:PORT as bound. */
@@ -252,7 +255,7 @@ class ComposedBroker {
       metricsText: () => this.#metrics.text(),
       allocateProducerIds: (count) => this.#store.allocateProducerIds(count),
     };
-    const bodyBytesAllMax = Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE);
+    const bodyBytesAllMax = Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE, ANSWER_BYTES_MAX);
     return createHttpDoor(
       broker,
       { ...HTTP_DOOR_DEFAULTS, bodyBytesMax, produceTimeoutMs: requestTimeoutMs, connectionsMax },
