@@ -11,7 +11,6 @@
  */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname } from 'node:os';
-import { join } from 'node:path';
 import { StreamHouseError } from './core/errors.ts';
 import { BODY_BYTES_MAX_DEFAULT, CONNECTIONS_MAX, RECORD_BYTES_MAX_DEFAULT } from './core/limits.ts';
 import { formatBytes, formatDuration, parseBytes, parseDuration } from './setting-values.ts';
@@ -463,13 +462,14 @@ export function splitAddress(address: string): { host: string; port: number } | 
 }
 
 function derive(draft: Record<string, unknown>): Settings {
-  const data = draft.data as string;
-  const metadata = (draft.metadata as string | null) ?? `sqlite:${join(data, 'metadata.db')}`;
+  // As it was given: whoever makes the directory finds it again in both URLs.
+  const folder = (draft.data as string).replace(/(?<=.)\/+$/, '');
+  const metadata = (draft.metadata as string | null) ?? `sqlite:${folder}/metadata.db`;
   const backend = metadata.slice(0, metadata.indexOf(':'));
   return {
     ...(draft as unknown as Settings),
     metadata,
-    objects: (draft.objects as string | null) ?? `file:${join(data, 'objects')}`,
+    objects: (draft.objects as string | null) ?? `file:${folder}/objects`,
     agentId: (draft.agentId as string | null) ?? agentIdOfHost(hostname()),
     shards: (draft.shards as number | null) ?? (['sqlite', 'dynamodb', 'memory'].includes(backend) ? 8 : 64),
     lanes: (draft.lanes as number | null) ?? Math.min(64, Math.max(1, availableParallelism() >> 1)),

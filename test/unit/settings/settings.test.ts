@@ -68,6 +68,8 @@ describe('settings', () => {
     assert.ok(Object.isFrozen(settings));
     assert.equal(settings.metadata, 'sqlite:/var/lib/x/metadata.db');
     assert.equal(settings.objects, 'file:/var/lib/x/objects');
+    assert.equal(read({ flags: { data: './x' } }).metadata, 'sqlite:./x/metadata.db');
+    assert.equal(read({ flags: { data: 'x//' } }).objects, 'file:x/objects');
     assert.equal(settings.shards, 8);
     assert.match(settings.agentId, /^[A-Za-z0-9._-]+$/);
     assert.ok(settings.lanes >= 1);
