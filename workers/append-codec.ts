@@ -91,6 +91,17 @@ export function blankAppendHeader(): AppendHeader {
   };
 }
 
+/** Calls `each` for every append of a produce message with its header, one object that is used again. */
+export function forEachProduce(message: Uint8Array, each: (header: AppendHeader) => void): void {
+  const bytes = bufferOver(message);
+  const header = blankAppendHeader();
+  for (let at = 0; at < bytes.length; ) {
+    readAppendHeader(bytes, at, header);
+    at += PRODUCE_HEADER_BYTES + header.recordCount * 8 + header.dataBytes;
+    each(header);
+  }
+}
+
 /** Gathers answers for one lane (or for main) until they are taken as one message. */
 export class AnswerWriter {
   #buffer = Buffer.allocUnsafeSlow(64 * ANSWER_BYTES);

@@ -93,6 +93,8 @@ export class BatchBuilder {
 
   /** Announces a lane's message whose appends follow. */
   beginChunk(lane: number, chunk: Buffer): void {
+    // Messages none of whose appends were added, or whose shards were lost, would be kept until the next sealing.
+    if (this.#slices.size === 0) this.#reset();
     this.#chunks.push(chunk);
     this.#chunkLanes.push(lane);
   }

@@ -78,8 +78,9 @@ export class BrokerThreads {
     await this.#startWorker();
   }
 
-  toLane(lane: number, request: LaneRequest, moved: readonly ArrayBuffer[] = []): void {
-    this.#lanes.post(lane, request, moved);
+  /** False when the lane is being started again: then nothing was posted. */
+  toLane(lane: number, request: LaneRequest, moved: readonly ArrayBuffer[] = []): boolean {
+    return this.#lanes.post(lane, request, moved);
   }
 
   toSequencer(request: SequencerRequest): void {

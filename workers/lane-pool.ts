@@ -21,8 +21,8 @@ export interface LanePoolEvents {
 export interface LanePool {
   /** Starts lane `lane`, which must not be running. */
   start(lane: number, task: LaneStart): void;
-  /** Posts to a running lane; to one that ended it is dropped: `ended` has told or will tell. */
-  post(lane: number, message: LaneControl, moved?: readonly (ArrayBuffer | MessagePort)[]): void;
+  /** Posts to a running lane; false when it has ended: then nothing was posted or moved. */
+  post(lane: number, message: LaneControl, moved?: readonly (ArrayBuffer | MessagePort)[]): boolean;
   /** Ends all lanes in order and waits for them. */
   close(): Promise<void>;
   /** Ends a lane's thread at once, whatever it is doing; `ended` follows. */
@@ -70,8 +70,11 @@ class PortedLanePool implements LanePool {
     });
   }
 
-  post(lane: number, message: LaneControl, moved: readonly (ArrayBuffer | MessagePort)[] = []): void {
-    this.#lanes.get(lane)?.port.postMessage(message, moved);
+  post(lane: number, message: LaneControl, moved: readonly (ArrayBuffer | MessagePort)[] = []): boolean {
+    const running = this.#lanes.get(lane);
+    if (!running) return false;
+    running.port.postMessage(message, moved);
+    return true;
   }
 
   terminate(lane: number): void {

@@ -9,6 +9,7 @@ import type { Clock } from '../src/core/clock.ts';
 import { operatingError, type PlainError, StreamHouseError } from '../src/core/errors.ts';
 import { laneOf, partitionKey } from '../src/core/ids.ts';
 import type { MetadataStore } from '../storage/metadata/metadata-store.ts';
+import { AnswerWriter, forEachProduce } from './append-codec.ts';
 import { decodeCheckpoint } from './checkpoint-codec.ts';
 import { decodeEntry, type Entry } from './entry-codec.ts';
 import { LaneFetcher, type ReadSlice } from './lane-fetch.ts';
@@ -43,6 +44,8 @@ export interface LaneParts {
   counters: ThreadCounters;
   toMain(reply: LaneReply): void;
   toSequencer(report: LaneReport): void;
+  /** False while no batching worker is connected. */
+  hasSequencer(): boolean;
 }
 
 interface Watch {
@@ -126,6 +129,12 @@ export class Lane {
 
   #produce(message: Uint8Array): void {
     const { counters, clock, toSequencer } = this.#parts;
+    if (!this.#parts.hasSequencer()) {
+      const refused = new AnswerWriter();
+      forEachProduce(message, ({ slot, generation }) => refused.add(slot, generation, 'not-leader', -1));
+      this.#parts.toMain({ type: 'answers', bytes: refused.take() as Uint8Array });
+      return;
+    }
     const built = buildAppends(message, Math.floor(clock.wallMs()));
     counters.add('laneAppendsTotal', built.count);
     counters.add('laneBytesTotal', built.batchBytes);

@@ -85,17 +85,22 @@ export async function runLane(task: LaneTask): Promise<void> {
     counters,
     toMain: (reply) => mainPort.postMessage(reply, movable(reply)),
     toSequencer: (report) => sequencerPort?.postMessage(report, movable(report)),
+    hasSequencer: () => sequencerPort !== null,
   });
-  const attach = (port: MessagePort) => {
+  const detach = () => {
     sequencerPort?.close();
+    sequencerPort = null;
     lane.sequencerLost();
+  };
+  const attach = (port: MessagePort) => {
+    detach();
     sequencerPort = port;
     port.on('message', (order: LaneOrder) => lane.fromSequencer(order));
   };
   await new Promise<void>((resolve) => {
     mainPort.on('message', (message: LaneControl) => {
       if (message.type === 'sequencer-port') attach(message.port);
-      else if (message.type === 'sequencer-lost') lane.sequencerLost();
+      else if (message.type === 'sequencer-lost') detach();
       else if (message.type === 'close') resolve();
       else lane.fromMain(message);
     });

@@ -26,7 +26,13 @@ import type { PlannedAnswers, QueuedPart, Sealing } from './entry-plan.ts';
 import { type FlushLimits, fullReason, type SealReason, sealReason } from './flush-policy.ts';
 import { LaneDesk, type LanePort } from './lane-desk.ts';
 import type { CommittedEntry, LaneReport, SequencerReply, SharedObject } from './messages.ts';
-import { type HolderParts, type PlannedAppend, ShardHolder, verdictCode } from './shard-holder.ts';
+import {
+  type HolderParts,
+  type PlannedAnswersOnly,
+  type PlannedAppend,
+  ShardHolder,
+  verdictCode,
+} from './shard-holder.ts';
 import type { ThreadCounters } from './shared-counters.ts';
 import { Uploader } from './uploader.ts';
 
@@ -415,13 +421,34 @@ export class Sequencer {
           plans.push(plan);
           continue;
         }
-        this.#answerAll(plan.answers);
-        for (const part of plan.parts) this.#partSettled(part);
+        void this.#answerOnly(holder, plan);
       }
     }
     this.lanes.flushAnswers();
     if (plans.length === 0) return;
     void this.#append(plans);
+  }
+
+  /**
+   * Answers of what needs no entry. Duplicates hold at once. A refusal may come of a state that somebody else's
+   * entries have overtaken, and a producer may take it for final: it counts only if the shard is held still.
+   */
+  async #answerOnly(holder: ShardHolder, plan: PlannedAnswersOnly): Promise<void> {
+    if (plan.refused > 0) {
+      try {
+        if (!(await holder.stillHolds())) {
+          throw new StreamHouseError('fenced', `shard ${holder.shard} was taken over`);
+        }
+      } catch (error) {
+        for (const part of plan.parts) this.#failPart(part, 'not-leader');
+        this.lanes.flushAnswers();
+        this.#lose(holder, operatingError(error));
+        return;
+      }
+    }
+    this.#answerAll(plan.answers);
+    this.lanes.flushAnswers();
+    for (const part of plan.parts) this.#partSettled(part);
   }
 
   async #append(plans: PlannedAppend[]): Promise<void> {
@@ -524,6 +551,7 @@ export class Sequencer {
       for (const part of plan.parts) this.#partSettled(part);
       plan.done?.(null);
     }
+    this.#resolveIdle();
     void this.#checkpointDue(false);
   }
 
@@ -538,18 +566,22 @@ export class Sequencer {
 
   /** Appends a decision to every shard held; rejects if a shard is not held or lost on the way. */
   async decideOnAll(body: EntryBody): Promise<void> {
-    const waits: Promise<void>[] = [];
+    const holders: ShardHolder[] = [];
     for (let shard = 0; shard < this.#parts.settings.shardCount; shard++) {
       const holder = this.#holders.get(shard);
       if (holder?.phase !== 'serving') {
         throw new StreamHouseError('not-leader', `shard ${shard} is not served here now`);
       }
-      waits.push(
-        new Promise((resolve, reject) => {
+      holders.push(holder);
+    }
+    // Nothing may throw between the first of these promises and the wait for all: a rejection nobody waits for
+    // would end the thread.
+    const waits = holders.map(
+      (holder) =>
+        new Promise<void>((resolve, reject) => {
           holder.decide(body, (error) => (error ? reject(error) : resolve()));
         }),
-      );
-    }
+    );
     this.#commit();
     await Promise.all(waits);
   }
@@ -596,6 +628,7 @@ export class Sequencer {
       counters.add('checkpointsFailedTotal');
       const failure = operatingError(error);
       this.#log('warn', 'a checkpoint was given up', { shard: holder.shard, error: failure.toPlain() });
+      if (failure.kind === 'fenced') this.#lose(holder, failure);
     }
   }
 

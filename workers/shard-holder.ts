@@ -156,7 +156,7 @@ export class ShardHolder {
 
   /** Checkpoint and tail as of `head`, folded into the state. */
   async #load(head: ShardHead): Promise<Tail> {
-    const tail = await this.readTail(head);
+    const tail = await this.#readTail(head, head.headSeq);
     const state = tail.checkpoint
       ? decodeCheckpoint(tail.checkpoint, this.shard)
       : new ShardState(this.shard);
@@ -171,21 +171,40 @@ export class ShardHolder {
     return tail;
   }
 
-  /** Reads the checkpoint that `head` points to and the log after it, dense through the head. */
-  async readTail(head: ShardHead): Promise<Tail> {
+  /**
+   * Checkpoint and log through `through`, dense. While they are read the log may be trimmed under a newer pointer:
+   * then all is read again from there, unless somebody else moved it ('fenced').
+   */
+  async #readTail(head: ShardHead, through: number): Promise<Tail> {
+    let from = head;
+    for (;;) {
+      if (from.epoch !== this.epoch) {
+        throw new StreamHouseError('fenced', `shard ${this.shard} was taken over at epoch ${from.epoch}`);
+      }
+      try {
+        return await this.#readTailOnce(from.checkpoint, through);
+      } catch (error) {
+        if (!(error instanceof StreamHouseError)) throw error;
+        const now = await untilAvailable(this.#parts, () => this.#parts.store.readHead(this.shard));
+        if (now.epoch === from.epoch && now.checkpoint?.seq === from.checkpoint?.seq) throw error;
+        from = now;
+      }
+    }
+  }
+
+  async #readTailOnce(pointer: CheckpointPointer | null, through: number): Promise<Tail> {
     const { store } = this.#parts;
-    const pointer = head.checkpoint;
     const checkpoint =
       pointer && (await untilAvailable(this.#parts, () => store.getCheckpoint(this.shard, pointer)));
     const entries: CommittedEntry[] = [];
     let seq = pointer ? pointer.seq : 0;
-    while (seq < head.headSeq) {
+    while (seq < through) {
       const after = seq;
       const read = await untilAvailable(this.#parts, () =>
         store.readEntries(this.shard, after, LOAD_BYTES_MAX),
       );
       for (const entry of read) {
-        if (entry.seq > head.headSeq) break;
+        if (entry.seq > through) break;
         if (entry.seq !== seq + 1) throw this.#gap(seq + 1);
         entries.push({ shard: this.shard, seq: entry.seq, body: toShared(entry.body) });
         seq = entry.seq;
@@ -236,9 +255,13 @@ export class ShardHolder {
     const through = this.state.seq;
     const head = await untilAvailable(this.#parts, () => this.#parts.store.readHead(this.shard));
     checkHeadNotBelow(head, through);
-    // Pointer and trim may have moved on since `through`; never beyond what is applied here, for only this
-    // holder moves them.
-    return this.#openOrder(await this.readTail({ ...head, headSeq: through }));
+    return this.#openOrder(await this.#readTail(head, through));
+  }
+
+  /** Whether nobody has taken the shard over, as of some moment after the call. */
+  async stillHolds(): Promise<boolean> {
+    const head = await untilAvailable(this.#parts, () => this.#parts.store.readHead(this.shard));
+    return head.epoch === this.epoch;
   }
 
   // -- Appending ---------------------------------------------------------------------------------------
@@ -332,7 +355,8 @@ export class ShardHolder {
   /**
    * Writes a checkpoint of the state as it is now, in the one order that loses nothing: all pages that fold
    * entries through it confirmed (`pagesConfirmed`, by all lanes), the checkpoint, the pointer, the pointer read
-   * back, the log trimmed up to it, older checkpoints deleted. False when the shard was lost meanwhile.
+   * back, the log trimmed up to it, older checkpoints deleted. Null when there is nothing to do or the shard was
+   * let go meanwhile, 'fenced' when somebody else has taken it.
    */
   async checkpoint(pagesConfirmed: () => Promise<void>): Promise<{ bytes: number } | null> {
     const { store, incarnation } = this.#parts;
@@ -357,8 +381,10 @@ export class ShardHolder {
     const { store } = this.#parts;
     await this.#certain(() => store.movePointer(this.shard, this.epoch, pointer));
     const head = await untilAvailable(this.#parts, () => store.readHead(this.shard));
+    if (head.epoch !== this.epoch) {
+      throw new StreamHouseError('fenced', `shard ${this.shard} was taken over at epoch ${head.epoch}`);
+    }
     return (
-      head.epoch === this.epoch &&
       head.checkpoint !== null &&
       head.checkpoint.seq === pointer.seq &&
       head.checkpoint.writer === pointer.writer

@@ -16,7 +16,8 @@ export interface FetchRouterParts {
   laneCount: number;
   shardCount: number;
   clock: Clock;
-  toLane(lane: number, request: LaneRequest): void;
+  /** False when the lane is being started again. */
+  toLane(lane: number, request: LaneRequest): boolean;
   /** Whether this broker is certainly still the shard's holder, by a fresh look at the head. */
   confirmHolder(shard: number): Promise<boolean>;
 }
@@ -221,7 +222,9 @@ export class FetchRouter implements FetchPath {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { lane, resolve: resolve as (reply: LaneReply) => void, reject });
-      this.#parts.toLane(lane, request(id));
+      if (this.#parts.toLane(lane, request(id))) return;
+      this.#waiting.delete(id);
+      reject(new StreamHouseError('not-leader', 'the lane is being started again; try again'));
     });
   }
 

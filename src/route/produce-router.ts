@@ -14,6 +14,7 @@ import {
   ANSWER_BYTES,
   type AppendHeader,
   blankAppendHeader,
+  forEachProduce,
   PRODUCE_HEADER_BYTES,
   readAnswers,
   writeAppendHeader,
@@ -37,8 +38,8 @@ export interface ProduceRouterSettings {
 export interface ProduceRouterParts {
   settings: ProduceRouterSettings;
   clock: Clock;
-  /** Posts packed appends to a lane; the memory moves. */
-  toLane(lane: number, bytes: Uint8Array<ArrayBuffer>): void;
+  /** Posts packed appends to a lane, and the memory moves; false when the lane is being started again. */
+  toLane(lane: number, bytes: Uint8Array<ArrayBuffer>): boolean;
 }
 
 /** The lane's message, its record batch, the object: a record is held three times at the worst moment. */
@@ -304,9 +305,16 @@ export class ProduceRouter implements ProducePath {
     this.#flushScheduled = false;
     for (let lane = 0; lane < this.#outboxes.length; lane++) {
       const bytes = this.#outboxes[lane].take();
-      if (bytes) this.#parts.toLane(lane, bytes);
+      if (bytes && !this.#parts.toLane(lane, bytes)) this.#refuse(bytes);
     }
   };
+
+  /** The lane is being started again: nothing of these appends happened. */
+  #refuse(message: Uint8Array): void {
+    forEachProduce(message, ({ slot, generation }) => {
+      if (this.#generationOf[slot] === generation) this.#answer(slot, 'not-leader', -1);
+    });
+  }
 
   // -- Answers -----------------------------------------------------------------------------------------
 

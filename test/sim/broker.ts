@@ -126,6 +126,7 @@ export class SimBroker {
         counters: new ThreadCounters(this.#memory, number),
         toMain: (reply) => toMain.post(reply),
         toSequencer: (report) => run.report?.post(report),
+        hasSequencer: () => run.report !== null,
       }),
     };
     this.lanes[number] = run;
