@@ -20,7 +20,7 @@ import { RestClient } from '../src/client/rest-client.ts';
 import { systemClock } from '../src/core/clock.ts';
 import { partitionOfKeyBytes } from '../src/core/partitioner.ts';
 import { systemRandom } from '../src/core/random.ts';
-import { BrokerProcess } from './broker-process.ts';
+import { BrokerProcess } from '../test/support/broker-process.ts';
 import { labelValues, metricSum } from './metrics-text.ts';
 
 interface DemoRecord {
