@@ -18,6 +18,12 @@ export interface ObjectListing {
 export interface ByteRange {
   readonly position: number;
   readonly length: number;
+  /**
+   * Of a get: should the object end inside the range, its bytes up to the end are the answer, at least one. For
+   * those who read in units of their own without knowing the object's size. A range that begins at or beyond
+   * the end is refused all the same, and one that lies within the object is answered as ever. Default false.
+   */
+  readonly mayEndEarly?: boolean;
 }
 
 export interface CallOptions {
@@ -46,7 +52,8 @@ export interface ObjectStore {
   /**
    * The whole object or a range of it, in memory of its own that can be moved to another thread.
    * Errors: `object-not-found`; `corrupt-object` for a range beyond the end (an index that points past the
-   * object); `item-too-large` for a whole object above {@link OBJECT_BYTES_MAX}.
+   * object), unless it {@link ByteRange.mayEndEarly | may end early}; `item-too-large` for an answer above
+   * {@link OBJECT_BYTES_MAX}.
    */
   get(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer>;
   /**
@@ -127,14 +134,16 @@ export function assertByteRange(range: ByteRange): void {
   }
 }
 
-/** The part of an object of `objectBytes` that a get asks for; `corrupt-object` when it points past the end. */
+/** The part of an object of `objectBytes` that a get is to give; throws the contract's errors of ranges. */
 export function rangeWithin(key: string, objectBytes: number, range: ByteRange | undefined): ByteRange {
-  if (range === undefined) {
-    checkObjectBytes(key, objectBytes);
-    return { position: 0, length: objectBytes };
+  const { position, length } = range ?? { position: 0, length: objectBytes };
+  const isBeyond = position + length > objectBytes;
+  if (range !== undefined && isBeyond && !(range.mayEndEarly && position < objectBytes)) {
+    throw rangeBeyondEnd(key, range, objectBytes);
   }
-  if (range.position + range.length > objectBytes) throw rangeBeyondEnd(key, range, objectBytes);
-  return range;
+  const given = { position, length: isBeyond ? objectBytes - position : length };
+  checkObjectBytes(key, given.length);
+  return given;
 }
 
 export function rangeBeyondEnd(key: string, range: ByteRange, objectBytes?: number): StreamHouseError {

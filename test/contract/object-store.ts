@@ -168,6 +168,56 @@ export function objectStoreContract(name: string, factory: ObjectStoreHarnessFac
       }
     });
 
+    it('gives what there is of a range that may end early', async () => {
+      const body = patterned(1000, 10);
+      await store.put('early/a', body);
+      for (const [position, length] of [
+        [0, 1001],
+        [0, 2 ** 40],
+        [999, 2],
+        [400, 601],
+        [500, 2 ** 52],
+        // Within the object: as without the option.
+        [0, 1000],
+        [999, 1],
+        [200, 300],
+        [300, 0],
+        [1000, 0],
+      ]) {
+        const got = await store.get('early/a', { position, length, mayEndEarly: true });
+        assert.deepEqual(got, Buffer.from(body.subarray(position, position + length)));
+        assert.equal(got.buffer.byteLength, got.length, 'memory of its own, and no more than it needs');
+      }
+      await store.put('early/large', patterned(MIB + 1, 11));
+      const rest = await store.get('early/large', { position: MIB - 9, length: MIB, mayEndEarly: true });
+      assert.deepEqual(rest, Buffer.from(patterned(MIB + 1, 11).subarray(MIB - 9)));
+    });
+
+    it('calls a range that begins at or beyond the end corrupt, though it may end early', async () => {
+      await store.put('early/b', patterned(1000, 12));
+      await store.put('early/empty', new Uint8Array(0));
+      const get = (key: string, position: number, length: number): Promise<Buffer> =>
+        store.get(key, { position, length, mayEndEarly: true });
+      for (const [position, length] of [
+        [1000, 1],
+        [1000, 2 ** 40],
+        [1001, 0],
+        [5000, 10],
+        [2 ** 45, 2 ** 45],
+      ]) {
+        await rejectsWith(get('early/b', position, length), 'corrupt-object');
+      }
+      await rejectsWith(get('early/empty', 0, 1), 'corrupt-object');
+      await rejectsWith(get('early/empty', 0, 2 ** 40), 'corrupt-object');
+      await rejectsWith(get('early/empty', 1, 0), 'corrupt-object');
+      assert.equal((await get('early/empty', 0, 0)).length, 0);
+      await rejectsWith(get('early/none', 0, 10), 'object-not-found');
+      await rejectsWith(
+        store.get('early/b', { position: 0, length: 1001, mayEndEarly: false }),
+        'corrupt-object',
+      );
+    });
+
     it('takes an object without bytes', async () => {
       await store.put('empty/a', new Uint8Array(0));
       await store.put('empty/a', new Uint8Array(0));

@@ -1,5 +1,7 @@
 /** The S3 store when the network and the store fail: what each failure says, and that nothing hangs. */
 import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { systemClock } from '../../../../src/core/clock.ts';
 import { type ErrorCode, StreamHouseError } from '../../../../src/core/errors.ts';
@@ -243,6 +245,58 @@ describe('S3 object store', () => {
     await one.close();
     assert.equal(sockets.size, 1);
   });
+});
+
+describe('S3 object store: answers to a range, of stores and proxies that do as they like', () => {
+  const ten = '0123456789';
+  const many = 'x'.repeat(40);
+  const [short, away]: ErrorCode[] = ['corrupt-object', 'object-store-unavailable'];
+  /** What is answered to a get of bytes `from` to 12, and what becomes of it, wanted up to the end or not. */
+  const cases: [
+    what: string,
+    from: number,
+    range: string | null,
+    sent: string,
+    early: string,
+    not: string,
+  ][] = [
+    ['the part up to the end', 4, '4-9/10', '456789', '456789', short],
+    ['a part that ends before the end', 4, '4-6/10', '456', away, away],
+    ['a part that may end before the end', 4, '4-9/*', '456789', away, away],
+    ['a part from elsewhere', 4, '3-9/10', '3456789', away, away],
+    ['a part longer than asked', 4, '4-40/41', 'x'.repeat(37), away, away],
+    ['a part from nowhere', 0, 'what?', '456789', away, away],
+    ['the whole, asked from its beginning', 0, null, ten, ten, short],
+    ['the whole, asked from its middle', 4, null, ten, away, away],
+    ['the whole, longer than asked', 0, null, many, away, away],
+    ['the whole, which is empty', 0, null, '', short, short],
+  ];
+
+  for (const [what, from, range, sent, ...outcomes] of cases) {
+    it(what, async () => {
+      const http = createServer((request, response) => {
+        assert.equal(request.headers.range, `bytes=${from}-12`);
+        const contentRange = range === null ? {} : { 'content-range': `bytes ${range}` };
+        response.writeHead(range === null ? 200 : 206, { 'content-length': sent.length, ...contentRange });
+        response.end(sent);
+      });
+      await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+      const { port } = http.address() as AddressInfo;
+      const url = `s3://bucket?endpoint=${encodeURIComponent(`http://127.0.0.1:${port}`)}`;
+      const store = await openObjectStore(url, options);
+      try {
+        for (const [i, outcome] of outcomes.entries()) {
+          const got = store.get('k', { position: from, length: 13 - from, mayEndEarly: i === 0 });
+          if (outcome !== short && outcome !== away) assert.equal((await got).toString(), outcome);
+          else await assert.rejects(got, withCode(outcome));
+        }
+      } finally {
+        await store.close();
+        http.closeAllConnections();
+        await new Promise((resolve) => http.close(resolve));
+      }
+    });
+  }
 });
 
 it('without keys anywhere says so', async () => {
