@@ -74,7 +74,7 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
 
 /** Nothing is made where both URLs point elsewhere. 'invalid-setting'. */
 function makeDataDirectory({ data, metadata, objects }: Settings): void {
-  if (!metadata.includes(data) && !objects.includes(data)) return;
+  if (!metadata.startsWith(`sqlite:${data}`) && !objects.startsWith(`file:${data}`)) return;
   try {
     mkdirSync(data, { recursive: true });
   } catch (error) {
