@@ -127,6 +127,7 @@ export class SimBroker {
         toMain: (reply) => toMain.post(reply),
         toSequencer: (report) => run.report?.post(report),
         hasSequencer: () => run.report !== null,
+        hasSequencer: () => run.report !== null,
       }),
     };
     this.lanes[number] = run;
@@ -365,7 +366,10 @@ export class SimBroker {
 
   #ask(lane: number, request: (id: number) => LaneRequest, done: (reply: LaneReply | null) => void): void {
     const run = this.lanes[lane];
-    if (!run || !this.alive) return done(null);
+    if (!run || !this.alive) {
+      done(null);
+      return;
+    }
     const id = this.#askId++;
     this.#asked.set(id, { lane, done });
     run.fromMain.post(request(id));

@@ -69,7 +69,10 @@ export class PlainProducer {
       scheduler.after(delayMs, () => this.#attempt(topicId, partition, payloads, triesLeft - 1, done));
     };
     const broker = this.#world.brokerFor(topicId, partition);
-    if (!broker) return again();
+    if (!broker) {
+      again();
+      return;
+    }
     checker.attempt(key, payloads, null, 0);
     broker.produce(topicId, partition, null, payloads, REQUEST_TIMEOUT_MS, (result) => {
       scheduler.trace('answer', this.#name, payloads[0], result.code ?? 'ok', result.baseOffset);

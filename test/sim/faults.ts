@@ -76,7 +76,7 @@ export class Faults {
     if (dice < (edge += rates.dropped)) return { requestMs: null, replyMs, refused: false };
     if (dice < (edge += rates.replyLost)) return { requestMs, replyMs: null, refused: false };
     if (dice < (edge += rates.late)) {
-      return { requestMs: 100 + random.unit() ** 2 * 3000, replyMs, refused: false };
+      return { requestMs: 100 + random.unit() ** 2 * 1400, replyMs, refused: false };
     }
     if (dice < edge + rates.slow) {
       const slowMs = random.unit() * 60;

@@ -49,7 +49,7 @@ const PARTITIONS = 4;
 /** Bound of the healed part: everything must be served and answered by then, virtual ms. */
 const HEALED_MS_MAX = 20_000;
 /** No request is executed later than this after its sending. */
-const LATE_MS_MAX = 3_500;
+const LATE_MS_MAX = 1_600;
 
 class Violation extends Error {}
 
@@ -90,6 +90,8 @@ class Simulation implements BrokerWorld, ClientWorld {
   /** Promises of batching workers that must settle while their thread lives. */
   readonly #awaited = new Map<string, SimThread>();
   readonly #troubledMs: number;
+  readonly #freshHeld = new Set<number>();
+  #fresh: SimBroker | null = null;
   #brokerCount = 0;
   #open = true;
   #troubled = true;
@@ -117,7 +119,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     };
     this.indexBytes = random.below(2) === 0 ? 1500 : 100_000;
     this.tailCacheBytes = random.below(2) === 0 ? 600 : 100_000;
-    this.#troubledMs = 1500 + random.below(2000);
+    this.#troubledMs = 700 + random.below(1300);
     this.#truth = new StoreTruth(this.#state, this.#stored, SHARDS, this.coverage, strict, (what) =>
       this.violate(what),
     );
@@ -168,6 +170,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     if (epoch < this.#epochs[shard]) return;
     this.#epochs[shard] = epoch;
     this.#leaders[shard] = broker;
+    if (broker === this.#fresh) this.#freshHeld.add(shard);
   }
 
   lost(broker: SimBroker, shard: number): void {
@@ -251,10 +254,10 @@ class Simulation implements BrokerWorld, ClientWorld {
     for (let shard = 0; shard < SHARDS; shard++) this.#every(20, 90, () => this.#place(shard));
     this.#beginClients();
     if (severity > 0) {
-      this.#every(60, 900, () => this.#crashSomething());
-      this.#every(150, 1500, () => this.#storeFaults.beginOutage(20 + random.below(400)));
-      this.#every(300, 3000, () => this.#objectFaults.beginOutage(20 + random.below(300)));
-      this.#every(150, 1500, () => this.#storeFaults.partition(this.#anyBroker().host, random.below(900)));
+      this.#every(40, 500, () => this.#crashSomething());
+      this.#every(100, 1500, () => this.#storeFaults.beginOutage(20 + random.below(200)));
+      this.#every(200, 2500, () => this.#objectFaults.beginOutage(20 + random.below(200)));
+      this.#every(100, 1000, () => this.#storeFaults.partition(this.#anyBroker().host, random.below(600)));
     }
   }
 
@@ -278,21 +281,21 @@ class Simulation implements BrokerWorld, ClientWorld {
   #beginClients(): void {
     const { random } = this;
     const plain = [0, 1].map((i) => new PlainProducer(this, `p${i}`));
-    for (const producer of plain) this.#every(3, 40, () => producer.send(...this.#somePartition()));
+    for (const producer of plain) this.#every(4, 70, () => producer.send(...this.#somePartition()));
     for (let i = 0; i < 3; i++) {
       const producer = new IdempotentProducer(this, i + 1, ...this.#somePartition());
       this.#producers.push(producer);
-      this.#every(3, 50, () => {
+      this.#every(4, 90, () => {
         for (let burst = random.below(6) === 0 ? 5 : 1; burst > 0; burst--) producer.send();
         if (random.below(8) === 0) producer.sendTwice();
       });
     }
-    if (random.below(4) === 0) this.#beginBursts();
+    if (this.#options.seed % 24 === 0) this.#beginBursts();
     for (let partition = 0; partition < PARTITIONS; partition++) {
       const reader = new Reader(this, 1, partition);
-      this.#every(10, 120, () => reader.step());
+      this.#every(20, 250, () => reader.step());
     }
-    if (random.below(4) === 0) this.scheduler.after(random.below(2500), () => this.#deleteTopic());
+    if (random.below(4) === 0) this.scheduler.after(random.below(1500), () => this.#deleteTopic());
   }
 
   /** Many slices in one partition, so that its index goes beyond one page: duplicates split runs of appends. */
@@ -315,6 +318,7 @@ class Simulation implements BrokerWorld, ClientWorld {
   }
 
   #deleteTopic(): void {
+    if (!this.#troubled) return;
     const worker = this.#anyBroker().worker;
     if (!worker?.thread.alive || worker.thread.host.isPaused) return;
     this.checker.deleting.add(2);
@@ -357,7 +361,7 @@ class Simulation implements BrokerWorld, ClientWorld {
       default:
         coverage.pauses++;
         broker.host.pause();
-        scheduler.after(random.unit() * 900, () => broker.host.resume());
+        scheduler.after(random.unit() * 600, () => broker.host.resume());
     }
   }
 
@@ -393,17 +397,16 @@ class Simulation implements BrokerWorld, ClientWorld {
     for (const broker of this.#brokers) if (broker.host.isPaused) broker.host.resume();
     const fresh = this.#startBroker();
     this.#leaders.fill(null);
-    const isTaken = new Array<boolean>(SHARDS).fill(false);
+    this.#fresh = fresh;
     const retake = () => {
       this.#leaders.forEach((leader, shard) => {
-        if (leader === fresh) isTaken[shard] = true;
         // Takeovers by others that were under way may still come through; they are as good.
-        if (!isTaken[shard] || leader === null) fresh.take(shard);
+        if (!this.#freshHeld.has(shard) || leader === null) fresh.take(shard);
       });
       scheduler.after(25, retake);
     };
     retake();
-    await this.#until(() => isTaken.every(Boolean), 'taking all shards over');
+    await this.#until(() => this.#freshHeld.size === SHARDS, 'taking all shards over');
     const first = await this.#readAll();
     await this.#until(() => this.#producers.every((producer) => producer.isIdle), 'finishing producers');
     await this.#appendEverywhere();

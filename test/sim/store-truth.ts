@@ -86,7 +86,9 @@ export class StoreTruth {
     switch (method) {
       case 'appendEntries': {
         const outcomes = result as AppendOutcome[];
-        (args[0] as LogEntry[]).forEach((entry, i) => this.#appended(entry, outcomes[i]));
+        (args[0] as LogEntry[]).forEach((entry, i) => {
+          this.#appended(entry, outcomes[i]);
+        });
         break;
       }
       case 'acquireLeases':
