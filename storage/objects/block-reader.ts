@@ -2,8 +2,10 @@
  * Reads slices of objects that are in no tail cache. Owns: its object store (a client of its own, so that lagging
  * readers never stand in a producer's way), a cache of aligned blocks, one read a block however many wait for it,
  * and how many reads are under way, waiting, and how many bytes they hold. Does not own: what a slice holds or
- * whether it is right (its reader checks it), retries and deadlines (the store's decorators), or where an
- * object ends (object-ends.ts). A lane's thread.
+ * whether it is right (its reader checks it), or retries and deadlines (the store's decorators). A lane's thread.
+ *
+ * Nobody names an object's size, and most objects are shorter than a block: blocks are asked for whole, and what
+ * comes may end early. A short block ends its object for those who need no more of it; who needs more asks anew.
  *
  * A flight is one GET for a run of neighbouring blocks of one object, or for one long slice:
  *   waiting   in the order of arrival; the first one starts when a place and its bytes are free, none overtakes
@@ -15,7 +17,6 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../src/core/clock.ts';
 import { type ErrorCode, StreamHouseError } from '../../src/core/errors.ts';
-import { ObjectEnds } from './object-ends.ts';
 import {
   assertByteRange,
   type ByteRange,
@@ -76,7 +77,7 @@ export interface BlockReaderOptions {
 interface Flight {
   readonly key: string;
   readonly position: number;
-  readonly end: number;
+  readonly length: number;
   /** The first block; null for a long slice, which is no block. */
   readonly firstBlock: number | null;
   /** Its names in #flights: of each block, or of the slice. */
@@ -106,7 +107,6 @@ export class BlockReader {
   readonly #store: ObjectStore;
   readonly #clock: Clock;
   readonly #observer: BlockReaderObserver;
-  readonly #ends: ObjectEnds;
   readonly #blockBytes: number;
   readonly #runBlocksMax: number;
   readonly #budgetBytes: number;
@@ -129,7 +129,6 @@ export class BlockReader {
     this.#store = options.store;
     this.#clock = options.clock;
     this.#observer = options.observer;
-    this.#ends = new ObjectEnds(options.store);
     this.#blockBytes = blockBytes;
     const runBytesMax = Math.min(COALESCED_BYTES_MAX, budgetBytes);
     this.#runBlocksMax = Math.max(1, Math.floor(runBytesMax / blockBytes));
@@ -178,8 +177,6 @@ export class BlockReader {
     if (length > CACHED_BLOCKS_PER_READ_MAX * this.#blockBytes) {
       return await this.#readSlice(key, range, options?.signal);
     }
-    const size = this.#ends.sizeOf(key);
-    if (size !== undefined && end > size) this.#ends.forget(key);
     const firstBlock = Math.floor(position / this.#blockBytes);
     const pieces = this.#plan(key, firstBlock, end);
     const blocks = await this.#collect(pieces, doing, options?.signal);
@@ -215,7 +212,7 @@ export class BlockReader {
     let flight = this.#flights.get(name);
     if (flight === undefined) {
       this.#admit();
-      flight = this.#depart(key, position, position + length, null, [name]);
+      flight = this.#depart(key, range, null, [name]);
     }
     this.#observer.bypassed(length);
     const [slice] = await this.#collect([{ flight, index: 0 }], `read ${key}`, signal);
@@ -244,8 +241,8 @@ export class BlockReader {
     if (runs.length > 0) this.#admit();
     for (const run of runs) {
       const names = run.map((block) => blockName(key, block));
-      const position = run[0] * this.#blockBytes;
-      const flight = this.#depart(key, position, position + run.length * this.#blockBytes, run[0], names);
+      const range = { position: run[0] * this.#blockBytes, length: run.length * this.#blockBytes };
+      const flight = this.#depart(key, range, run[0], names);
       run.forEach((block, index) => {
         pieces[block - firstBlock] = { flight, index };
       });
@@ -280,12 +277,12 @@ export class BlockReader {
   }
 
   /** Makes a flight, which has no callers yet, and puts it at the end of those that wait. */
-  #depart(key: string, position: number, end: number, firstBlock: number | null, names: string[]): Flight {
+  #depart(key: string, range: ByteRange, firstBlock: number | null, names: string[]): Flight {
     const { promise, resolve, reject } = Promise.withResolvers<Buffer[]>();
     const flight: Flight = {
       key,
-      position,
-      end,
+      position: range.position,
+      length: range.length,
       firstBlock,
       names,
       stop: new AbortController(),
@@ -342,30 +339,29 @@ export class BlockReader {
   #start(): void {
     for (const flight of this.#waiting) {
       if (this.#readsInFlight >= this.#readsInFlightMax) return;
-      const size = flight.firstBlock === null ? undefined : this.#ends.sizeOf(flight.key);
-      const end = size === undefined ? flight.end : Math.min(flight.end, Math.max(size, flight.position));
-      const bytes = end - flight.position;
-      if (this.#bytesInFlight + bytes > this.#budgetBytes) return;
+      if (this.#bytesInFlight + flight.length > this.#budgetBytes) return;
       this.#waiting.delete(flight);
       this.#readsInFlight++;
-      this.#bytesInFlight += bytes;
+      this.#bytesInFlight += flight.length;
       this.#makeRoom(0);
-      void this.#run(flight, bytes);
+      void this.#run(flight);
     }
   }
 
   /** Never rejects, its flight does. How the GET of a flight that was given up ends concerns nobody. */
-  async #run(flight: Flight, bytesReserved: number): Promise<void> {
+  async #run(flight: Flight): Promise<void> {
+    const { key, position, length, firstBlock, stop } = flight;
     const startMs = this.#clock.monotonicMs();
     let bytes: Buffer | null = null;
     let failure: unknown;
     try {
-      bytes = await this.#get(flight);
+      const range = { position, length, mayEndEarly: firstBlock !== null };
+      bytes = await this.#store.get(key, range, { signal: stop.signal });
     } catch (error) {
       failure = error;
     }
     this.#readsInFlight--;
-    this.#bytesInFlight -= bytesReserved;
+    this.#bytesInFlight -= length;
     if (!flight.hasEnded) {
       this.#end(flight);
       const ms = this.#clock.monotonicMs() - startMs;
@@ -378,13 +374,6 @@ export class BlockReader {
       }
     }
     this.#start();
-  }
-
-  #get(flight: Flight): Promise<Buffer> {
-    const { key, position, end, firstBlock } = flight;
-    const options = { signal: flight.stop.signal };
-    if (firstBlock === null) return this.#store.get(key, { position, length: end - position }, options);
-    return this.#ends.getUpTo(key, position, end, options);
   }
 
   /** Cuts what came into blocks and caches them. */
@@ -422,7 +411,8 @@ export class BlockReader {
       const from = Math.max(position - blockPosition, 0);
       const to = Math.min(position + length - blockPosition, this.#blockBytes);
       const block = blocks[i];
-      if (block === undefined || block.length < to) throw rangeBeyondEnd(key, range, this.#ends.sizeOf(key));
+      if (block === undefined) throw rangeBeyondEnd(key, range);
+      if (block.length < to) throw rangeBeyondEnd(key, range, blockPosition + block.length);
       parts.push(block.subarray(from, to));
     }
     return parts.length === 1 ? parts[0] : Buffer.concat(parts, length);
