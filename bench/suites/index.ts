@@ -6,13 +6,13 @@
  * One run of a task is one operation (of `linear scan` too), at a random place, so that percentiles are those of
  * single look-ups; the time of reading the clock is in them (tinybench takes its share out).
  */
-import { Bench } from 'tinybench';
 import { decodePage, encodePage, type Page } from '../../index/page-codec.ts';
 import { SegmentIndex } from '../../index/segment-index.ts';
 import { blankRefs, packRef, type SegmentRef, SegmentRefList } from '../../index/segment-ref.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { shardOf } from '../../src/core/ids.ts';
 import { seededRandom } from '../../src/core/random.ts';
+import { type Suite, TaskSet } from '../suite.ts';
 
 const SHARD_COUNT = 64;
 const TOPIC_ID = 7;
@@ -70,33 +70,37 @@ function scan(refs: readonly SegmentRef[], offset: number): SegmentRef {
   throw new Error(`offset ${offset} is not there`);
 }
 
-function addLookUps(bench: Bench, segments: number): void {
+function addLookUps(tasks: TaskSet, segments: number): void {
   const index = filled(segments, 1);
   const refs = refsOf(segments);
   const at = places(segments * RECORDS);
   const out = new SegmentRefList();
   let next = 0;
-  bench.add(`locate, ${segments} segments in 1 partition`, () => {
-    index.locate(TOPIC_ID, 0, at[next++ & (PLACES - 1)], 1, out);
-    if (out.count !== 1) throw new Error('not found');
-  });
-  bench.add(`linear scan, ${segments} segments in 1 partition`, () => {
+  tasks.add(
+    `locate, ${segments} segments in 1 partition`,
+    () => {
+      index.locate(TOPIC_ID, 0, at[next++ & (PLACES - 1)], 1, out);
+      if (out.count !== 1) throw new Error('not found');
+    },
+    { itemName: 'look-up', against: `linear scan, ${segments} segments in 1 partition` },
+  );
+  tasks.add(`linear scan, ${segments} segments in 1 partition`, () => {
     if (scan(refs, at[next++ & (PLACES - 1)]).length !== 80) throw new Error('not found');
   });
 }
 
-function addSpreadLookUps(bench: Bench, segments: number, partitions: number): void {
+function addSpreadLookUps(tasks: TaskSet, segments: number, partitions: number): void {
   const index = filled(segments, partitions);
   const offsets = places((segments / partitions) * RECORDS);
   const of = places(partitions);
   const out = new SegmentRefList();
   let next = 0;
-  bench.add(`locate, ${segments} segments in ${partitions} partitions`, () => {
+  tasks.add(`locate, ${segments} segments in ${partitions} partitions`, () => {
     const i = next++ & (PLACES - 1);
     index.locate(TOPIC_ID, of[PLACES - 1 - i], offsets[i], 1, out);
     if (out.count !== 1) throw new Error('not found');
   });
-  bench.add(`find by timestamp, ${segments} segments in ${partitions} partitions`, () => {
+  tasks.add(`find by timestamp, ${segments} segments in ${partitions} partitions`, () => {
     const i = next++ & (PLACES - 1);
     const found = index.findByTimestamp(
       TOPIC_ID,
@@ -107,16 +111,16 @@ function addSpreadLookUps(bench: Bench, segments: number, partitions: number): v
   });
 }
 
-function addAppends(bench: Bench, partitions: number): void {
+function addAppends(tasks: TaskSet, partitions: number): void {
   const index = newIndex();
   let next = 0;
-  bench.add(`append, round robin over ${partitions} partitions`, () => {
+  tasks.add(`append, round robin over ${partitions} partitions`, () => {
     appendTo(index, next % partitions, Math.floor(next / partitions));
     next++;
   });
 }
 
-function addCodec(bench: Bench): void {
+function addCodec(tasks: TaskSet): void {
   const objects = refsOf(256);
   const refs = blankRefs(256);
   for (let i = 0; i < 256; i++) packRef(refs, i, objects[i]);
@@ -131,31 +135,24 @@ function addCodec(bench: Bench): void {
     refs,
   };
   const bytes = encodePage(page);
-  bench.add('encode a page of 256 refs', () => {
+  tasks.add('encode a page of 256 refs', () => {
     encodePage(page);
   });
-  bench.add('decode a page of 256 refs', () => {
+  tasks.add('decode a page of 256 refs', () => {
     decodePage(bytes);
   });
 }
 
-/**
- * The suite with its data built, not yet run. `smoke`: small sizes, some 10 ms a task, to show that it works; its
- * figures mean nothing.
- */
-export async function indexSuite(options: { smoke: boolean }): Promise<Bench> {
-  const { smoke } = options;
-  const bench = new Bench({
-    name: 'segment index',
-    time: smoke ? 10 : 500,
-    warmupTime: smoke ? 1 : 100,
-    iterations: smoke ? 4 : 64,
-    timestampProvider: 'hrtimeNow',
-    throws: true,
-  });
-  for (const segments of smoke ? [1_000, 3_000] : [1_000, 100_000, 1_000_000]) addLookUps(bench, segments);
-  addSpreadLookUps(bench, smoke ? 3_000 : 1_000_000, smoke ? 100 : 10_000);
-  addAppends(bench, smoke ? 100 : 1_000);
-  addCodec(bench);
-  return bench;
-}
+export const indexSuite: Suite = {
+  name: 'index',
+  title: 'segment index: look-up by offset against the linear scan it replaces',
+  run(options) {
+    const { smoke } = options;
+    const tasks = new TaskSet('index', options);
+    for (const segments of smoke ? [1_000, 3_000] : [1_000, 100_000, 1_000_000]) addLookUps(tasks, segments);
+    addSpreadLookUps(tasks, smoke ? 3_000 : 1_000_000, smoke ? 100 : 10_000);
+    addAppends(tasks, smoke ? 100 : 1_000);
+    addCodec(tasks);
+    return tasks.run();
+  },
+};

@@ -1,0 +1,25 @@
+/** The benchmark suites by name, in the order in which they run. Owns that table only. */
+import type { Suite } from './suite.ts';
+import { applySuite } from './suites/apply.ts';
+import { batchBuildingSuite } from './suites/batch-building.ts';
+import { codecsSuite } from './suites/codecs.ts';
+import { httpDoorSuite } from './suites/http-door.ts';
+import { indexSuite } from './suites/index.ts';
+import { metadataCacheSuite } from './suites/metadata-cache.ts';
+import { objectStoreSuite } from './suites/object-store.ts';
+import { planningSuite } from './suites/planning.ts';
+import { sqliteAppendsSuite } from './suites/sqlite-appends.ts';
+import { threadHopSuite } from './suites/thread-hop.ts';
+
+export const SUITES: readonly Suite[] = [
+  indexSuite,
+  applySuite,
+  codecsSuite,
+  batchBuildingSuite,
+  planningSuite,
+  threadHopSuite,
+  metadataCacheSuite,
+  sqliteAppendsSuite,
+  objectStoreSuite,
+  httpDoorSuite,
+];
