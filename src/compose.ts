@@ -337,7 +337,9 @@ class ComposedBroker {
     const id = this.#deletionId++;
     return new Promise((resolve, reject) => {
       this.#deletions.set(id, { resolve, reject });
-      this.#threads.toSequencer({ type: 'delete-topic', id, topicId });
+      if (this.#threads.toSequencer({ type: 'delete-topic', id, topicId })) return;
+      this.#deletions.delete(id);
+      reject(new StreamHouseError('not-leader', 'the batching worker is being started again'));
     });
   }
 
@@ -430,7 +432,7 @@ class ComposedBroker {
   /** Everything admitted is committed or refused, the shards are released; or the grace time is over. */
   async #drain(graceMs: number): Promise<void> {
     const drained = new Promise<void>((resolve) => (this.#drained = resolve));
-    this.#threads.toSequencer({ type: 'drain' });
+    if (!this.#threads.toSequencer({ type: 'drain' })) return;
     const over = new AbortController();
     await Promise.race([
       drained,

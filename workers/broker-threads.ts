@@ -83,8 +83,9 @@ export class BrokerThreads {
     return this.#lanes.post(lane, request, moved);
   }
 
-  toSequencer(request: SequencerRequest): void {
-    this.#control(request);
+  /** False when the batching worker is being started again: then nothing was posted. */
+  toSequencer(request: SequencerRequest): boolean {
+    return this.#control(request);
   }
 
   /** Ends a lane's thread, or the batching worker's, as a crash would. */
@@ -109,8 +110,10 @@ export class BrokerThreads {
     await this.#lanes.close();
   }
 
-  #control(message: BatchingControl, moved: MessagePort[] = []): void {
-    this.#worker?.postMessage(message, moved);
+  #control(message: BatchingControl, moved: MessagePort[] = []): boolean {
+    if (!this.#worker) return false;
+    this.#worker.postMessage(message, moved);
+    return true;
   }
 
   // -- Lanes -------------------------------------------------------------------------------------------

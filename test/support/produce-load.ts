@@ -40,11 +40,13 @@ export class ProduceLoad {
   #running: Promise<void>[] = [];
   #stopped = false;
   #acknowledged = 0;
+  readonly #acknowledgedOf: number[];
   #nextProducer = 0;
 
   constructor(options: LoadOptions) {
     this.#options = options;
     this.#random = seededRandom(options.seed);
+    this.#acknowledgedOf = new Array(options.partitionCount).fill(0);
   }
 
   /** Records acknowledged so far. */
@@ -69,12 +71,23 @@ export class ProduceLoad {
   /** Resolves when `count` more records were acknowledged; rejects after `withinMs`. */
   async moreAcknowledged(count: number, withinMs: number): Promise<void> {
     const goal = this.#acknowledged + count;
+    await this.#until(() => this.#acknowledged >= goal, withinMs);
+  }
+
+  /** Resolves when each partition had `count` more records acknowledged; rejects after `withinMs`. */
+  async moreInEachPartition(count: number, withinMs: number): Promise<void> {
+    const goals = this.#acknowledgedOf.map((acknowledged) => acknowledged + count);
+    await this.#until(
+      () => goals.every((goal, partition) => this.#acknowledgedOf[partition] >= goal),
+      withinMs,
+    );
+  }
+
+  async #until(reached: () => boolean, withinMs: number): Promise<void> {
     const deadline = performance.now() + withinMs;
-    while (this.#acknowledged < goal) {
-      assert.ok(
-        performance.now() < deadline,
-        `only ${this.#acknowledged} of ${goal} records acknowledged within ${withinMs} ms; met ${this.metText()}`,
-      );
+    while (!reached()) {
+      const so = `acknowledged by partition ${this.#acknowledgedOf.join(' ')}, met ${this.metText()}`;
+      assert.ok(performance.now() < deadline, `no more after ${withinMs} ms: ${so}`);
       await sleepMs(5);
     }
   }
@@ -157,6 +170,7 @@ export class ProduceLoad {
       sent.offset = answer.offset;
       sent.outcome = 'acknowledged';
       this.#acknowledged++;
+      this.#acknowledgedOf[sent.partition]++;
     }
     return failed;
   }
