@@ -38,6 +38,8 @@ export class AgentLoop {
   readonly #losses = new Map<number, number>();
   readonly #timers = new Set<Timer>();
   #incarnation = 0;
+  /** From the first try to register until one is answered: the store may know a newer incarnation than we do. */
+  #registering = false;
   #serving = false;
   #stopped = false;
   #heartbeatFailures = 0;
@@ -54,6 +56,7 @@ export class AgentLoop {
   async register(): Promise<number> {
     const { agentId, address, zone, group, version } = this.#parts.settings;
     const registeredAtMs = Math.max(0, Math.floor(this.#parts.clock.wallMs()));
+    this.#registering = true;
     const agent: Agent = await this.#parts.store.registerAgent({
       agentId,
       address,
@@ -62,6 +65,7 @@ export class AgentLoop {
       version,
       registeredAtMs,
     });
+    this.#registering = false;
     const isFirst = this.#incarnation === 0;
     this.#incarnation = agent.incarnation;
     if (isFirst) this.#scheduleHeartbeat();
@@ -131,8 +135,9 @@ export class AgentLoop {
       this.#heartbeatFailures = 0;
     } catch (error) {
       const failure = asOperatingError(error, 'store-unavailable', 'heartbeat');
-      // A batching worker that was started again has registered anew in between: that is no rival.
-      if (failure.code === 'agent-not-found' && incarnation === this.#incarnation) {
+      // A batching worker that is started again registers anew: that is no rival.
+      const ours = this.#registering || incarnation !== this.#incarnation;
+      if (failure.code === 'agent-not-found' && !ours) {
         this.#parts.replaced(
           new StreamHouseError(
             'conflict',

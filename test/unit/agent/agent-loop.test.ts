@@ -1,0 +1,109 @@
+/** The agent's loop over a memory store that answers late, not at all, or to somebody else. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { setTimeout as sleepMs } from 'node:timers/promises';
+import { AgentLoop } from '../../../src/agent/agent-loop.ts';
+import { systemClock } from '../../../src/core/clock.ts';
+import type { StreamHouseError } from '../../../src/core/errors.ts';
+import { MemoryMetadataStore } from '../../../storage/metadata/memory/memory-metadata-store.ts';
+import { FaultyMetadataStore } from '../../support/faulty-metadata-store.ts';
+
+const HEARTBEAT_MS = 5;
+const SHARDS = 3;
+
+function makeAgent(store = new FaultyMetadataStore(new MemoryMetadataStore())) {
+  const replaced: StreamHouseError[] = [];
+  const taken: number[][] = [];
+  const warned: string[] = [];
+  const loop = new AgentLoop({
+    settings: {
+      agentId: 'a',
+      address: '127.0.0.1:1',
+      zone: 'z',
+      group: 'g',
+      version: '1',
+      shardCount: SHARDS,
+      heartbeatMs: HEARTBEAT_MS,
+    },
+    store,
+    clock: systemClock,
+    take: (shards) => taken.push(shards),
+    replaced: (error) => replaced.push(error),
+    info: () => undefined,
+    warn: (message) => warned.push(message),
+  });
+  return { store, loop, replaced, taken, warned };
+}
+
+function heartbeats(store: FaultyMetadataStore): number {
+  return store.calls.filter(({ method }) => method === 'heartbeat').length;
+}
+
+describe('the agent loop', () => {
+  it('takes no new registration of its own for a rival, however late its reply', async () => {
+    const { store, loop, replaced } = makeAgent();
+    await loop.register();
+    const late = sleepMs(60);
+    store.inject({ on: 'registerAgent', effect: { kind: 'delay', after: late }, times: 1 });
+    const second = loop.register();
+    await sleepMs(40);
+    assert.ok(heartbeats(store) > 1, 'heartbeats went out while the registration was under way');
+    await second;
+    await sleepMs(20);
+    loop.stop();
+    assert.deepEqual(replaced, []);
+  });
+
+  it('takes a registration whose reply was lost for its own until the next one is answered', async () => {
+    const { store, loop, replaced } = makeAgent();
+    await loop.register();
+    store.inject({ on: 'registerAgent', effect: { kind: 'error-after' }, times: 1 });
+    await assert.rejects(loop.register(), { code: 'store-unknown' });
+    await sleepMs(30);
+    await loop.register();
+    await sleepMs(30);
+    loop.stop();
+    assert.deepEqual(replaced, []);
+  });
+
+  it('stops for a rival under its id', async () => {
+    const { store, loop, replaced } = makeAgent();
+    await loop.register();
+    const rival = makeAgent(store);
+    await rival.loop.register();
+    await sleepMs(40);
+    loop.stop();
+    rival.loop.stop();
+    assert.ok(replaced.length > 0);
+    assert.equal(replaced[0].code, 'conflict');
+    assert.deepEqual(rival.replaced, []);
+  });
+
+  it('goes on after heartbeats that failed, and takes a lost shard again, alone', async () => {
+    const { store, loop, replaced, taken, warned } = makeAgent();
+    await loop.register();
+    loop.sequencerUp();
+    for (let shard = 0; shard < SHARDS; shard++) loop.held(shard, 1);
+    store.inject({ on: 'heartbeat', effect: { kind: 'error-before' }, times: 2 });
+    loop.lost(1, { code: 'store-unknown', message: 'gone' });
+    assert.equal(loop.heldCount, SHARDS - 1);
+    assert.equal(loop.epochOf(1), undefined);
+    await sleepMs(120);
+    loop.stop();
+    assert.deepEqual(taken, [[0, 1, 2], [1]]);
+    assert.deepEqual(replaced, []);
+    assert.equal(warned.filter((message) => message === 'a heartbeat failed').length, 2);
+  });
+
+  it('takes nothing while there is no batching worker', async () => {
+    const { loop, taken } = makeAgent();
+    await loop.register();
+    loop.sequencerUp();
+    loop.lost(2, { code: 'fenced', message: 'gone' });
+    loop.sequencerLost();
+    await sleepMs(120);
+    loop.stop();
+    assert.deepEqual(taken, [[0, 1, 2]]);
+    assert.equal(loop.heldCount, 0);
+  });
+});
