@@ -127,7 +127,6 @@ export class SimBroker {
         toMain: (reply) => toMain.post(reply),
         toSequencer: (report) => run.report?.post(report),
         hasSequencer: () => run.report !== null,
-        hasSequencer: () => run.report !== null,
       }),
     };
     this.lanes[number] = run;

@@ -14,7 +14,7 @@ export interface SeedsOptions {
   threads: number;
   mutant?: Mutant | null;
   strict?: boolean;
-  /** Ends with the first seed that fails; the seeds are then tried in order, on one thread. */
+  /** Every thread ends with the first of its seeds that fails. */
   stopAtFailure?: boolean;
 }
 
@@ -25,11 +25,12 @@ export interface SeedsSummary {
   failures: SimResult[];
 }
 
-/** Each of `threads` workers takes every `threads`-th seed. */
+/** Each of `threads` workers takes every `threads`-th seed; with `stopAtFailure` each ends with its first failure. */
 export async function runSeeds(options: SeedsOptions): Promise<SeedsSummary> {
-  const threads = options.stopAtFailure ? 1 : options.threads;
+  const { threads } = options;
+  const stopped = new Int32Array(new SharedArrayBuffer(4));
   const shares = await Promise.all(
-    Array.from({ length: threads }, (_, share) => runShare(options, share, threads)),
+    Array.from({ length: threads }, (_, share) => runShare(options, share, threads, stopped)),
   );
   const summary: SeedsSummary = { seeds: 0, events: 0, coverage: noCoverage(), failures: [] };
   for (const share of shares) {
@@ -42,19 +43,29 @@ export async function runSeeds(options: SeedsOptions): Promise<SeedsSummary> {
   return summary;
 }
 
-function runShare(options: SeedsOptions, share: number, shares: number): Promise<SeedsSummary> {
+function runShare(
+  options: SeedsOptions,
+  share: number,
+  shares: number,
+  stopped: Int32Array,
+): Promise<SeedsSummary> {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL(import.meta.url), {
-      workerData: { simShare: { options, share, shares } },
+      workerData: { simShare: { options, share, shares, stopped } },
     });
     worker.once('message', resolve);
     worker.once('error', reject);
   });
 }
 
-async function work(options: SeedsOptions, share: number, shares: number): Promise<SeedsSummary> {
+async function work(
+  options: SeedsOptions,
+  share: number,
+  shares: number,
+  stopped: Int32Array,
+): Promise<SeedsSummary> {
   const summary: SeedsSummary = { seeds: 0, events: 0, coverage: noCoverage(), failures: [] };
-  for (let i = share; i < options.count; i += shares) {
+  for (let i = share; i < options.count && Atomics.load(stopped, 0) === 0; i += shares) {
     const { mutant, strict } = options;
     const result = await simulate({ seed: options.from + i, mutant, strict });
     summary.seeds++;
@@ -62,7 +73,10 @@ async function work(options: SeedsOptions, share: number, shares: number): Promi
     addCoverage(summary.coverage, result.coverage);
     if (result.violation === null) continue;
     summary.failures.push(result);
-    if (options.stopAtFailure) break;
+    if (options.stopAtFailure) {
+      Atomics.store(stopped, 0, 1);
+      break;
+    }
   }
   return summary;
 }
@@ -78,6 +92,8 @@ export function describeFailure(result: SimResult): string {
 }
 
 if (!isMainThread && workerData?.simShare) {
-  const { options, share, shares } = workerData.simShare;
-  parentPort?.postMessage(await work(options, share, shares));
+  const { options, share, shares, stopped } = workerData.simShare;
+  // Errors are the daily bread here and their stacks a tenth of the time; a replay has them.
+  Error.stackTraceLimit = 0;
+  parentPort?.postMessage(await work(options, share, shares, stopped));
 }

@@ -338,7 +338,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     const broker = this.#anyBroker();
     const noticeMs = 1 + random.unit() * 30;
     scheduler.trace('trouble', broker.name);
-    switch (random.below(8)) {
+    switch (random.below(10)) {
       case 0:
       case 1:
         coverage.laneCrashes++;
@@ -358,11 +358,24 @@ class Simulation implements BrokerWorld, ClientWorld {
       case 5:
         broker.host.wallSkewMs += random.below(4000) - 2000;
         break;
+      case 6:
+      case 7:
+        this.#overthrow(random.below(SHARDS));
+        break;
       default:
         coverage.pauses++;
         broker.host.pause();
         scheduler.after(random.unit() * 600, () => broker.host.resume());
     }
+  }
+
+  /** A holder loses touch with the store in the middle of its work, and somebody else takes its shard at once. */
+  #overthrow(shard: number): void {
+    const leader = this.#leaders[shard];
+    if (!leader) return;
+    this.#storeFaults.partition(leader.host, 20 + this.random.below(250));
+    const rival = this.#brokers.find((broker) => broker !== leader);
+    this.scheduler.after(this.random.unit() * 60, () => rival?.take(shard));
   }
 
   #replace(broker: SimBroker): void {
