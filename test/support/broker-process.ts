@@ -9,6 +9,8 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+/** Compiled modules, kept between starts: they halve the CPU time of a start. Git ignores the place. */
+const COMPILE_CACHE = fileURLToPath(new URL('../../node_modules/.cache/compile', import.meta.url));
 const READY_MS_MAX = 60_000;
 const STOP_MS_MAX = 20_000;
 const LOG_LINES_KEPT = 200;
@@ -71,7 +73,7 @@ export class BrokerProcess {
     child.stdout?.on('data', (text: Buffer) => {
       if (/^ready /m.test(text.toString())) child.kill('SIGKILL');
     });
-    const timer = setTimeout(() => child.kill('SIGKILL'), READY_MS_MAX);
+    const timer = setTimeout(() => child.kill('SIGKILL'), options.killAfterMs ?? READY_MS_MAX);
     const end = await ended;
     clearTimeout(timer);
     return end;
@@ -118,7 +120,7 @@ function spawnBroker(args: readonly string[], { env, listen }: BrokerProcessOpti
   const all = [MAIN, 'serve', '--listen', listen ?? '127.0.0.1:0', ...args];
   const child = spawn(process.execPath, all, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...env },
+    env: { NODE_COMPILE_CACHE: COMPILE_CACHE, ...process.env, ...env },
   });
   const log: string[] = [];
   createInterface(child.stderr as NodeJS.ReadableStream).on('line', (line) => {

@@ -39,6 +39,7 @@ export class ProduceLoad {
   readonly #random: Random;
   #running: Promise<void>[] = [];
   #stopped = false;
+  #abandoned = false;
   #acknowledged = 0;
   readonly #acknowledgedOf: number[];
   #nextProducer = 0;
@@ -66,6 +67,12 @@ export class ProduceLoad {
   async stop(): Promise<void> {
     this.#stopped = true;
     await Promise.all(this.#running);
+  }
+
+  /** No new requests and no repeated ones: for the end of a test that failed. */
+  abandon(): void {
+    this.#stopped = true;
+    this.#abandoned = true;
   }
 
   /** Resolves when `count` more records were acknowledged; rejects after `withinMs`. */
@@ -133,7 +140,7 @@ export class ProduceLoad {
       for (let left = 1 + this.#random.below(recordsMax); left > 0; left--) {
         records.push(ledger.book(producer, sequence++, partition, this.#pad()));
       }
-      for (let failed = true; failed; ) {
+      for (let failed = true; failed && !this.#abandoned; ) {
         const client = this.#options.client();
         if (client !== null) {
           failed = await this.#send(records, async () => {
@@ -150,6 +157,8 @@ export class ProduceLoad {
 
   /** Books the answers; true if any record was not acknowledged. */
   async #send(records: readonly SentRecord[], send: () => Promise<RecordAnswer[]>): Promise<boolean> {
+    // What was refused is on its way again.
+    for (const sent of records) if (sent.outcome === 'refused') sent.outcome = 'pending';
     let answers: RecordAnswer[];
     try {
       answers = await send();
