@@ -1,31 +1,29 @@
 /**
- * The heart of the batching worker: gathers appends of all lanes, seals and uploads objects, and commits them to
- * the logs of the shards that this agent holds. Owns: the open batch, the order of commits, the holders, what
- * the lanes are told. Does not own: a shard's state and entries (shard-holder), uploads (uploader), ports and
- * threads (batching-worker), which shards should be held (src/agent). Runs in the batching worker, and in the
- * simulation over simulated stores and time.
+ * The heart of the batching worker: commits what the pipeline has uploaded to the logs of the shards that this
+ * agent holds. Owns: the holders, the calls that append, what the lanes are told. Does not own: the open batch and
+ * uploads (object-pipeline), a shard's state and entries (shard-holder), when checkpoints are due (checkpointer),
+ * ports and threads (batching-worker), which shards should be held (src/agent). Runs in the batching worker, and in
+ * the simulation over simulated stores and time.
  *
- *   lanes -> append -> open batch -> seal -> upload -> queues of the shards, in the order of sealing
+ *   lanes -> pipeline -> queues of the shards, in the order of sealing
  *         -> one appendEntries for all shards that have something and nothing outstanding
  *         -> states -> lanes (index, tail cache, answers)
  *
- * Objects reach the shards' queues in the order of sealing: one that is still being uploaded holds back those
- * behind it, one that was given up fails its appends and lets them pass. What finishes while an append is out
- * rides in the next. A shard whose append's outcome is in doubt settles by itself while the others go on.
+ * What is uploaded while an append is out rides in the next. A shard whose append's outcome is in doubt settles by
+ * itself while the others go on.
  */
-import type { Clock, Timer } from '../src/core/clock.ts';
+import type { Clock } from '../src/core/clock.ts';
 import { type ErrorCode, operatingError, StreamHouseError } from '../src/core/errors.ts';
-import { shardOf } from '../src/core/ids.ts';
 import type { Random } from '../src/core/random.ts';
 import type { AppendOutcome, MetadataStore, ObjectRow } from '../storage/metadata/metadata-store.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';
-import { type AnswerWriter, bufferOver } from './append-codec.ts';
-import { BatchBuilder, forEachAppend, type SealedObject } from './batch-builder.ts';
+import type { SealedObject } from './batch-builder.ts';
+import { Checkpointer, type CheckpointSettings } from './checkpointer.ts';
 import type { EntryBody } from './entry-codec.ts';
-import type { PlannedAnswers, QueuedPart, Sealing } from './entry-plan.ts';
-import { type FlushLimits, fullReason, type SealReason, sealReason } from './flush-policy.ts';
+import type { PlannedAnswers, QueuedPart } from './entry-plan.ts';
 import { LaneDesk, type LanePort } from './lane-desk.ts';
 import type { CommittedEntry, LaneReport, SequencerReply, SharedObject } from './messages.ts';
+import { ObjectPipeline, type PipelineSettings } from './object-pipeline.ts';
 import {
   type HolderParts,
   type PlannedAnswersOnly,
@@ -34,17 +32,8 @@ import {
   verdictCode,
 } from './shard-holder.ts';
 import type { ThreadCounters } from './shared-counters.ts';
-import { Uploader } from './uploader.ts';
 
-export interface SequencerSettings extends FlushLimits {
-  shardCount: number;
-  uploadsInFlightMax: number;
-  uploadDeadlineMs: number;
-  /** A checkpoint is due when this many bytes of log lie behind the pointer. */
-  checkpointLogBytes: number;
-  /** A checkpoint is due when the pointer is this old and anything was appended since. */
-  checkpointIntervalMs: number;
-}
+export interface SequencerSettings extends PipelineSettings, CheckpointSettings {}
 
 export interface SequencerParts {
   store: MetadataStore;
@@ -59,87 +48,66 @@ export interface SequencerParts {
   report(reply: SequencerReply): void;
 }
 
-/** A sealed object on its way to its shards' queues. */
-interface InFlight {
-  object: SealedObject;
-  sealing: Sealing;
-  state: 'uploading' | 'uploaded' | 'failed';
-  /** Shards whose entry for this object is not settled yet. */
-  unsettled: number;
-  /** The bytes have been handed to the lanes. */
-  shared: boolean;
-}
-
-/** A producer's run in a partition that was broken by an upload given up. */
-interface AbandonedRun {
-  /** Objects through this number may hold batches that follow the lost one. */
-  throughObject: number;
-}
-
-const SEAL_COUNTERS = {
-  window: 'sealWindowTotal',
-  bytes: 'sealBytesTotal',
-  slices: 'sealSlicesTotal',
-  drain: 'sealDrainTotal',
-} as const;
-
-/** How often due checkpoints are looked for, ms. */
-const CHECKPOINT_LOOK_MS = 1000;
-
 export class Sequencer {
   readonly lanes: LaneDesk;
   readonly #parts: SequencerParts;
   readonly #stop = new AbortController();
-  readonly #uploader: Uploader;
+  readonly #pipeline: ObjectPipeline;
+  readonly #checkpointer: Checkpointer;
   readonly #holders = new Map<number, ShardHolder>();
   /** Newest entry of each shard that this process knows to be committed. */
   readonly #knownSeq = new Map<number, number>();
-  readonly #builder = new BatchBuilder();
-  readonly #inFlight: InFlight[] = [];
-  readonly #inFlightOf = new Map<SealedObject, InFlight>();
-  readonly #abandoned = new Map<string, AbandonedRun>();
-  #objectNumber = 0;
   #commitNumber = 0;
-  #windowTimer: Timer | null = null;
-  #batchBeganMs = 0;
   #committing = false;
-  #checkpointing = false;
-  #checkpointTimer: Timer | null = null;
-  #draining = false;
   #idleWaiters: (() => void)[] = [];
 
   constructor(parts: SequencerParts) {
     this.#parts = parts;
-    const { counters, clock, incarnation } = parts;
+    const { objects, clock, counters, incarnation, settings } = parts;
     this.lanes = new LaneDesk(parts.laneCount);
-    this.#uploader = new Uploader(parts.objects, clock, parts.settings, {
-      uploaded: (ms, bytes) => {
-        counters.add('objectsPutTotal');
-        counters.add('objectBytesTotal', bytes);
-        counters.observe('uploadMs', ms);
+    this.#pipeline = new ObjectPipeline({
+      settings,
+      objects,
+      clock,
+      counters,
+      incarnation,
+      epochOf: (shard) => {
+        const holder = this.#holders.get(shard);
+        return holder?.phase === 'serving' ? holder.epoch : undefined;
       },
-      failed: (error) => {
-        counters.add('objectsFailedTotal');
-        if (error.code === 'object-exists') {
-          // Incarnations are never given twice, so the store that gives them has lost what it confirmed.
-          const went = new StreamHouseError(
-            'store-went-back',
-            `incarnation ${incarnation} is in use: ${error.message}`,
-          );
-          parts.report({ type: 'fatal', error: went.toPlain() });
-        }
-        this.#log('warn', 'an object was given up', { error: error.toPlain() });
+      refuse: (lane, slot, generation, code) => this.lanes.answer(lane, slot, generation, code, -1),
+      ready: (ready, uploaded) => this.#enqueue(ready, uploaded),
+      advanced: () => {
+        this.lanes.flushAnswers();
+        this.#commit();
       },
-      hedged: () => counters.add('uploadHedgesTotal'),
+      givenUp: (error) => this.#objectGivenUp(error),
     });
-    this.#scheduleCheckpoints();
+    this.#checkpointer = new Checkpointer({
+      settings,
+      clock,
+      counters,
+      holders: () => this.#holders.values(),
+      pageOut: (shard) => this.lanes.pageOut(shard),
+      warn: (message, fields) => this.#log('warn', message, fields),
+    });
+  }
+
+  #objectGivenUp(error: StreamHouseError): void {
+    if (error.code === 'object-exists') {
+      // Incarnations are never given twice, so the store that gives them has lost what it confirmed.
+      const what = `incarnation ${this.#parts.incarnation} is in use: ${error.message}`;
+      this.#parts.report({ type: 'fatal', error: new StreamHouseError('store-went-back', what).toPlain() });
+    }
+    this.#log('warn', 'an object was given up', { error: error.toPlain() });
   }
 
   // -- Shards ------------------------------------------------------------------------------------------
 
-  /** Takes a shard over; 'held' or 'lost' is reported. */
+  /** Takes a shard over, or looks whether it is held still; 'held' or 'lost' is reported. */
   take(shard: number): void {
     const present = this.#holders.get(shard);
+    if (present?.phase === 'serving') void this.#reassure(present);
     if (present && present.phase !== 'lost') return;
     const holder = new ShardHolder(shard, this.#holderParts());
     this.#holders.set(shard, holder);
@@ -158,6 +126,20 @@ export class Sequencer {
     );
   }
 
+  /** Somebody thinks that a shard that is served here is not: perhaps it was taken over and nobody has noticed. */
+  async #reassure(holder: ShardHolder): Promise<void> {
+    try {
+      if (!(await holder.stillHolds())) {
+        throw new StreamHouseError('fenced', `shard ${holder.shard} was taken over`);
+      }
+    } catch (error) {
+      this.#lose(holder, operatingError(error));
+      return;
+    }
+    const { shard, epoch } = holder;
+    if (this.#holders.get(shard) === holder) this.#parts.report({ type: 'held', shard, epoch });
+  }
+
   holder(shard: number): ShardHolder | undefined {
     return this.#holders.get(shard);
   }
@@ -173,10 +155,7 @@ export class Sequencer {
       stopped: this.#stop.signal,
       onUnknown: () => counters.add('appendsUnknownTotal'),
       nextCommitNumber: () => this.#commitNumber++,
-      wasAbandoned: (key, producerId, objectNumber) => {
-        const run = this.#abandoned.get(`${key}/${producerId}`);
-        return run !== undefined && objectNumber <= run.throughObject;
-      },
+      wasAbandoned: (key, producerId, number) => this.#pipeline.wasAbandoned(key, producerId, number),
     };
   }
 
@@ -186,10 +165,7 @@ export class Sequencer {
     if (this.#holders.get(shard) !== holder) return;
     const failure = operatingError(error);
     holder.lose((part) => this.#failPart(part, 'append-abandoned'));
-    this.#builder.removeShard(shard, (lane, slot, generation) => {
-      this.#parts.counters.add('appendsAbandonedTotal');
-      this.lanes.answer(lane, slot, generation, 'not-leader', -1);
-    });
+    this.#pipeline.removeShard(shard);
     this.#holders.delete(shard);
     this.lanes.close(shard);
     this.#countHeld();
@@ -241,7 +217,8 @@ export class Sequencer {
   fromLane(lane: number, report: LaneReport): void {
     switch (report.type) {
       case 'append':
-        this.#gather(lane, report.bytes);
+        this.#pipeline.gather(lane, report.bytes);
+        this.lanes.flushAnswers();
         break;
       case 'opened':
         this.lanes.opened(lane, report.shard, report.epoch);
@@ -250,140 +227,21 @@ export class Sequencer {
         this.lanes.pagedOut(lane, report.requestId, report.error);
         break;
       case 'pressure':
-        void this.#checkpointDue(true);
+        void this.#checkpointer.look(true);
         break;
     }
   }
 
-  // -- Gathering and sealing ---------------------------------------------------------------------------
-
-  #gather(lane: number, message: Uint8Array): void {
-    const { settings, counters } = this.#parts;
-    const chunk = bufferOver(message);
-    let count = 0;
-    let refused = 0;
-    this.#builder.beginChunk(lane, chunk);
-    forEachAppend(chunk, (header, position) => {
-      count++;
-      const shard = shardOf(header.topicId, header.partition, settings.shardCount);
-      if (this.#draining || this.#holders.get(shard)?.phase !== 'serving') {
-        refused++;
-        const code = this.#draining ? 'shutting-down' : 'not-leader';
-        this.lanes.answer(lane, header.slot, header.generation, code, -1);
-        return;
-      }
-      if (this.#builder.sliceCount === 0) this.#beginWindow();
-      this.#builder.add(header, shard, position);
-      const full = fullReason(settings, this.#builder);
-      if (full === null) return;
-      this.#seal(full);
-      this.#builder.beginChunk(lane, chunk);
-    });
-    counters.add('appendsTotal', count);
-    if (refused > 0) {
-      counters.add('appendsRefusedTotal', refused);
-      this.lanes.flushAnswers();
-    }
-    this.#sealIfDue();
-  }
-
-  #beginWindow(): void {
-    const { clock, settings } = this.#parts;
-    this.#batchBeganMs = clock.monotonicMs();
-    this.#windowTimer = clock.after(settings.windowMs, () => this.#sealIfDue());
-  }
-
-  #sealIfDue(): void {
-    const ageMs = this.#parts.clock.monotonicMs() - this.#batchBeganMs;
-    const reason = sealReason(this.#parts.settings, this.#builder, ageMs);
-    if (reason !== null) this.#seal(reason);
-    else {
-      this.#parts.counters.set('openBatchBytes', this.#builder.bytes);
-      this.#parts.counters.set('openBatchSlices', this.#builder.sliceCount);
-    }
-  }
-
-  #seal(reason: SealReason): void {
-    const { counters, clock, incarnation } = this.#parts;
-    this.#windowTimer?.cancel();
-    this.#windowTimer = null;
-    counters.add(SEAL_COUNTERS[reason]);
-    const sealedAtMs = clock.monotonicMs();
-    counters.observe('batchAgeMs', sealedAtMs - this.#batchBeganMs);
-    const object = this.#builder.seal({ incarnation, number: this.#objectNumber++ });
-    const shards = new Set(object.slices.map((slice) => slice.shard));
-    const sealing: Sealing = {
-      sealedAtMs,
-      sealedWallMs: Math.max(0, Math.floor(clock.wallMs())),
-      shards: [...shards]
-        .sort((a, b) => a - b)
-        .map((shard) => ({ shard, epoch: (this.#holders.get(shard) as ShardHolder).epoch })),
-    };
-    const inFlight: InFlight = { object, sealing, state: 'uploading', unsettled: shards.size, shared: false };
-    this.#inFlight.push(inFlight);
-    this.#inFlightOf.set(object, inFlight);
-    this.#uploader.upload(object).then(
-      () => {
-        inFlight.state = 'uploaded';
-        counters.add('slicesTotal', object.slices.length);
-        this.#advance();
-      },
-      () => {
-        inFlight.state = 'failed';
-        this.#abandonProducers(object);
-        this.#advance();
-      },
-    );
-    this.#gauges();
-  }
-
-  /** Later batches of these producers, already gathered, must not overtake what is lost: they fail as it does. */
-  #abandonProducers(object: SealedObject): void {
-    for (const slice of object.slices) {
-      for (let a = slice.firstAppend; a < slice.firstAppend + slice.appendCount; a++) {
-        const producerId = object.appends.producerId[a];
-        if (producerId < 0) continue;
-        this.#abandoned.set(`${slice.key}/${producerId}`, { throughObject: this.#objectNumber });
-      }
-    }
-  }
-
-  #gauges(): void {
-    const { counters } = this.#parts;
-    counters.set('openBatchBytes', this.#builder.bytes);
-    counters.set('openBatchSlices', this.#builder.sliceCount);
-    counters.set('uploadsInFlight', this.#uploader.active);
-    counters.set('objectsInFlight', this.#inFlightOf.size);
-  }
-
   // -- Committing --------------------------------------------------------------------------------------
 
-  /** Moves what is uploaded, in the order of sealing, to the queues of its shards. */
-  #advance(): void {
-    while (this.#inFlight.length > 0 && this.#inFlight[0].state !== 'uploading') {
-      const inFlight = this.#inFlight.shift() as InFlight;
-      const { object, sealing } = inFlight;
-      for (const { shard, epoch } of sealing.shards) {
-        const slices = object.slices.filter((slice) => slice.shard === shard);
-        const part: QueuedPart = { object, sealing, slices };
-        const holder = this.#holders.get(shard);
-        // A writer that lost the shard in between abandons what it had sealed before, though it hold it again.
-        const mayCommit =
-          inFlight.state === 'uploaded' && holder?.phase === 'serving' && holder.epoch === epoch;
-        if (mayCommit) holder.enqueue(part);
-        else this.#failPart(part, 'append-abandoned');
-      }
+  /** The parts of the next object in the order of sealing go to the queues of their shards. */
+  #enqueue(parts: readonly QueuedPart[], uploaded: boolean): void {
+    for (const part of parts) {
+      const holder = this.#holders.get(part.shard);
+      // A writer that lost the shard in between abandons what it had sealed before, though it hold it again.
+      if (uploaded && holder?.phase === 'serving' && holder.epoch === part.epoch) holder.enqueue(part);
+      else this.#failPart(part, 'append-abandoned');
     }
-    this.lanes.flushAnswers();
-    this.#forgetAbandoned();
-    this.#commit();
-  }
-
-  #forgetAbandoned(): void {
-    if (this.#abandoned.size === 0) return;
-    let oldest = this.#objectNumber;
-    for (const { object } of this.#inFlightOf.values()) oldest = Math.min(oldest, object.id.number);
-    for (const [name, run] of this.#abandoned) if (run.throughObject < oldest) this.#abandoned.delete(name);
   }
 
   #failPart(part: QueuedPart, code: ErrorCode): void {
@@ -398,11 +256,7 @@ export class Sequencer {
   }
 
   #partSettled(part: QueuedPart): void {
-    const inFlight = this.#inFlightOf.get(part.object);
-    if (!inFlight) return;
-    inFlight.unsettled--;
-    if (inFlight.unsettled === 0) this.#inFlightOf.delete(part.object);
-    this.#gauges();
+    this.#pipeline.settled(part);
     this.#resolveIdle();
   }
 
@@ -537,10 +391,9 @@ export class Sequencer {
         for (const slice of plan.entry.slices) counters.add('recordsCommittedTotal', slice.recordCount);
       }
       for (const part of plan.parts) {
-        const inFlight = this.#inFlightOf.get(part.object);
-        if (inFlight && !inFlight.shared) {
-          inFlight.shared = true;
-          objects.push({ ...part.object.id, bytes: part.object.bytes });
+        const shared = this.#pipeline.share(part.object);
+        if (shared) {
+          objects.push(shared);
           counters.observe('commitMs', clock.monotonicMs() - part.sealing.sealedAtMs);
         }
       }
@@ -552,13 +405,13 @@ export class Sequencer {
       plan.done?.(null);
     }
     this.#resolveIdle();
-    void this.#checkpointDue(false);
+    void this.#checkpointer.look(false);
   }
 
   #answerAll(answers: PlannedAnswers): void {
     for (const [lane, writer] of answers) {
       this.#parts.counters.add('appendsAnsweredTotal', writer.count);
-      this.lanes.answerAll(lane, writer as AnswerWriter);
+      this.lanes.answerAll(lane, writer);
     }
   }
 
@@ -586,63 +439,16 @@ export class Sequencer {
     await Promise.all(waits);
   }
 
-  // -- Checkpoints -------------------------------------------------------------------------------------
-
-  #scheduleCheckpoints(): void {
-    this.#checkpointTimer = this.#parts.clock.after(CHECKPOINT_LOOK_MS, () => {
-      void this.#checkpointDue(false);
-      if (!this.#stop.signal.aborted) this.#scheduleCheckpoints();
-    });
-  }
-
-  /** Writes the checkpoints that are due, one shard at a time; with `anyway` of every shard that has a tail. */
-  async #checkpointDue(anyway: boolean): Promise<void> {
-    if (this.#checkpointing || this.#stop.signal.aborted) return;
-    this.#checkpointing = true;
-    try {
-      for (const holder of [...this.#holders.values()]) {
-        if (this.#isCheckpointDue(holder, anyway)) await this.#checkpoint(holder);
-      }
-    } finally {
-      this.#checkpointing = false;
-    }
-  }
-
-  #isCheckpointDue(holder: ShardHolder, anyway: boolean): boolean {
-    const { checkpointLogBytes, checkpointIntervalMs } = this.#parts.settings;
-    if (holder.phase !== 'serving' || holder.tailBytes === 0 || this.#stop.signal.aborted) return false;
-    if (anyway || holder.tailBytes >= checkpointLogBytes) return true;
-    return this.#parts.clock.monotonicMs() - holder.checkpointedAtMs >= checkpointIntervalMs;
-  }
-
-  async #checkpoint(holder: ShardHolder): Promise<void> {
-    const { counters } = this.#parts;
-    try {
-      const written = await holder.checkpoint(() => this.lanes.pageOut(holder.shard));
-      if (written === null) return;
-      counters.add('checkpointsTotal');
-      counters.add('checkpointBytesTotal', written.bytes);
-    } catch (error) {
-      // Pages and pointer stay as they were, the log keeps what they lack; the next look tries again.
-      holder.checkpointedAtMs = this.#parts.clock.monotonicMs();
-      counters.add('checkpointsFailedTotal');
-      const failure = operatingError(error);
-      this.#log('warn', 'a checkpoint was given up', { shard: holder.shard, error: failure.toPlain() });
-      if (failure.kind === 'fenced') this.#lose(holder, failure);
-    }
-  }
-
   // -- Ending ------------------------------------------------------------------------------------------
 
   /** Refuses new appends, seals what is gathered, waits until everything is settled, releases the shards. */
   async drain(): Promise<void> {
-    this.#draining = true;
-    if (this.#builder.sliceCount > 0) this.#seal('drain');
-    while (this.#inFlightOf.size > 0 || [...this.#holders.values()].some((holder) => !holder.idle)) {
+    this.#pipeline.drain();
+    while (!this.#pipeline.idle || [...this.#holders.values()].some((holder) => !holder.idle)) {
       await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
     }
     const held = [...this.#holders.values()].filter((holder) => holder.phase === 'serving');
-    for (const holder of held) await this.#checkpoint(holder);
+    for (const holder of held) await this.#checkpointer.write(holder);
     const leases = held.map((holder) => ({ shard: holder.shard, epoch: holder.epoch }));
     if (leases.length > 0) await this.#parts.store.releaseLeases(this.#parts.incarnation, leases);
   }
@@ -654,8 +460,8 @@ export class Sequencer {
   /** Ends all waiting at once; whatever is outstanding stays as it is in the store. */
   stop(): void {
     this.#stop.abort();
-    this.#windowTimer?.cancel();
-    this.#checkpointTimer?.cancel();
+    this.#pipeline.stop();
+    this.#checkpointer.stop();
   }
 
   #log(level: 'info' | 'warn' | 'error', message: string, fields: Record<string, unknown>): void {
