@@ -175,6 +175,7 @@ export class IdempotentProducer {
       producerEpoch: this.#producerEpoch,
       baseSequence: batch.baseSequence,
     };
+    const isFirst = this.#batches[0] === batch;
     batch.state = 'sent';
     this.#inFlight++;
     checker.attempt(key, batch.payloads, this.#name, batch.firstIndex);
@@ -182,12 +183,12 @@ export class IdempotentProducer {
       this.#inFlight--;
       scheduler.trace('answer', this.#name, batch.payloads[0], result.code ?? 'ok', result.baseOffset);
       checker.answered(key, batch.payloads, result);
-      this.#answered(batch, result);
+      this.#answered(batch, result, isFirst);
     });
     return true;
   }
 
-  #answered(batch: ProducerBatch, { code }: AttemptResult): void {
+  #answered(batch: ProducerBatch, { code }: AttemptResult, wasFirst: boolean): void {
     const { checker, coverage } = this.#world;
     if (code === null) {
       if (batch.state !== 'acknowledged') coverage.recordsAcknowledged += batch.payloads.length;
@@ -196,8 +197,8 @@ export class IdempotentProducer {
     } else if (code === 'topic-not-found' && checker.deleting.has(this.topicId)) {
       this.#ended = true;
     } else if (batch.state === 'sent') {
-      const isFirst = this.#batches[0] === batch;
-      if (kindOf(code) === 'fenced' || (code === 'out-of-order-sequence' && isFirst && !this.#failed)) {
+      // All before it was acknowledged when it was sent: then nobody may find a gap.
+      if (kindOf(code) === 'fenced' || (code === 'out-of-order-sequence' && wasFirst)) {
         this.#world.violate(`${this.#name}: sequence ${batch.baseSequence} was refused: ${code}`);
       }
       batch.state = 'waiting';
