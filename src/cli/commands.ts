@@ -26,4 +26,10 @@ export const COMMANDS: readonly CommandRow[] = [
   },
   { name: 'produce', summary: 'append records from a file or stdin', load: () => import('./produce.ts') },
   { name: 'consume', summary: 'print records', load: () => import('./consume.ts') },
+  {
+    name: 'inspect',
+    summary: 'show objects, log entries, pages, checkpoints, segments',
+    load: () => import('./inspect.ts'),
+  },
+  { name: 'verify', summary: 'check metadata and objects', load: () => import('./verify.ts') },
 ];

@@ -28,6 +28,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/settings.ts': ['src/core/', 'src/setting-values.ts'],
   'src/version.ts': [],
   'src/cluster-stamp.ts': ['src/core/', 'storage/'],
+  'src/inspect/': ['src/core/', 'workers/', 'index/', 'storage/'],
+  'src/verify/': ['src/core/', 'src/inspect/', 'workers/', 'index/', 'storage/'],
   'src/compose.ts': ['*'],
   'src/cli/': ['*'],
   'src/main.ts': ['src/cli/'],
