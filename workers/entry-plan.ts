@@ -31,6 +31,9 @@ export interface Sealing {
 export interface QueuedPart {
   object: SealedObject;
   sealing: Sealing;
+  shard: number;
+  /** Under which the object was sealed for this shard; it may be committed under no other. */
+  epoch: number;
   slices: SealedSlice[];
 }
 

@@ -16,7 +16,7 @@ function addPlan(tasks: TaskSet, shape: ProduceShape): void {
   const { bytes } = buildAppends(produceMessage(shape), WALL_MS);
   const object = sealMessage(bytes, 1);
   const sealing = { sealedWallMs: WALL_MS, sealedAtMs: 0, shards: [{ shard: 0, epoch: 1 }] };
-  const part: QueuedPart = { object, sealing, slices: object.slices };
+  const part: QueuedPart = { object, sealing, shard: 0, epoch: 1, slices: object.slices };
   const state = new ShardState(0);
   const never = () => false;
   const { partitions, appendsEach, idempotent } = shape;

@@ -47,7 +47,7 @@ export function sealSample(appends: readonly SampleAppend[], number = 0, shardCo
 /** All of an object as one part of shard 0's queue. */
 export function partOf(object: SealedObject): QueuedPart {
   const sealing = { sealedAtMs: 0, sealedWallMs: 0, shards: [{ shard: 0, epoch: 1 }] };
-  return { object, sealing, slices: object.slices };
+  return { object, sealing, shard: 0, epoch: 1, slices: object.slices };
 }
 
 /** Answers by slot: a base offset, or an error code. */
