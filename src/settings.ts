@@ -22,6 +22,9 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
+/** Room for one block of the block reader and its keeping, rounded up. */
+const BLOCK_CACHE_BYTES_PER_LANE_MIN = 512 * KIB;
+
 /** `default` null: none, or derived from other settings; `defaultText` says so in words then. */
 interface TextSetting {
   type: 'text' | 'address' | 'url';
@@ -494,6 +497,10 @@ function checkTogether(settings: Settings, given: Map<SettingName, Given>): void
   atMost('bodyBytesMax', 'inFlightBytesMax');
   atMost('flushBytes', 'inFlightBytesMax');
   atMost('flushWindowMs', 'requestTimeoutMs');
+  const blocksMin = settings.lanes * BLOCK_CACHE_BYTES_PER_LANE_MIN;
+  if (settings.blockCacheBytes >= blocksMin) return;
+  const source = given.get('blockCacheBytes')?.source ?? given.get('lanes')?.source ?? flagOf('blockCacheBytes');
+  throw wrong(source, `${settings.lanes} lanes need a block cache of at least ${formatBytes(blocksMin)}`);
 }
 
 /** The settings for a log: URLs without user names, passwords and key-like parameters. */

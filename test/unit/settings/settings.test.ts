@@ -183,6 +183,10 @@ describe('settings', () => {
       messageOf({ flags: { 'in-flight-bytes-max': '1MiB' } }),
       /^--in-flight-bytes-max: body-bytes-max \(16 MiB\) must not be above in-flight-bytes-max \(1 MiB\)/,
     );
+    assert.match(
+      messageOf({ flags: { lanes: '4', 'block-cache-bytes': '1MiB' } }),
+      /^--block-cache-bytes: 4 lanes need a block cache of at least 2 MiB$/,
+    );
   });
 
   it('takes addresses with names, IPv4 and IPv6, and nothing else', () => {
