@@ -18,6 +18,7 @@ import { clusterRoutes } from './cluster-routes.ts';
 import { connectionFaultAnswer, connectionFaultText } from './connection-fault.ts';
 import type { DoorContext, HttpDoorSettings } from './door-context.ts';
 import { type BodyAdmission, type BodySink, type DoorConnection, DoorRequest } from './door-request.ts';
+import { GatheredWrites } from './gathered-writes.ts';
 import type { HttpObserver } from './http-observer.ts';
 import { openApiText } from './openapi.ts';
 import { operationRoutes } from './operation-routes.ts';
@@ -69,6 +70,7 @@ class NodeHttpDoor implements HttpDoor {
   readonly #router = findMyWay({ maxParamLength: 2048 });
   readonly #server: Server<typeof DoorRequest, typeof ServerResponse>;
   readonly #sockets = new Set<DoorSocket>();
+  readonly #writes = new GatheredWrites();
   readonly #closing = new AbortController();
   #closed: Promise<void> | null = null;
 
@@ -131,6 +133,7 @@ class NodeHttpDoor implements HttpDoor {
   #onConnection(socket: DoorSocket): void {
     socket[CONNECTION] = { pending: 0, newestRequest: null, newest: null, ending: false, faulted: false };
     this.#sockets.add(socket);
+    this.#writes.attach(socket);
     socket.on('close', () => this.#sockets.delete(socket));
   }
 
