@@ -145,8 +145,8 @@ export class BlockReader {
   }
 
   /**
-   * Cached bytes (with {@link BLOCK_KEEPING_BYTES} a block) and bytes being read; never above the budget. What
-   * callers hold is theirs to count: a view of a block that was evicted keeps the block's memory.
+   * Cached bytes (with {@link BLOCK_KEEPING_BYTES} a block) and bytes being read; never above the budget, but for
+   * one slice that alone is longer than it, read while nothing else is. What callers hold is theirs to count: a view of a block that was evicted keeps the block's memory.
    */
   get bytes(): number {
     return this.#cache.calculatedSize + this.#bytesInFlight;
@@ -160,8 +160,7 @@ export class BlockReader {
    * The signal gives up this call, not what other callers of the same bytes wait for; a GET that nobody waits
    * for any more is given up.
    *
-   * Errors: `object-not-found`; `corrupt-object` for a range beyond the object's end; `item-too-large` for more
-   * than the whole budget; `overloaded` when too many reads wait; `object-store-unavailable`, also for a call
+   * Errors: `object-not-found`; `corrupt-object` for a range beyond the object's end; `overloaded` when too many reads wait; `object-store-unavailable`, also for a call
    * that was given up or a reader that is closed; and the store's own. None is remembered: the next call asks
    * anew.
    */
@@ -204,10 +203,6 @@ export class BlockReader {
   /** A long slice: past the cache, one GET for all who ask for exactly the same. */
   async #readSlice(key: string, range: ByteRange, signal: AbortSignal | undefined): Promise<Buffer> {
     const { position, length } = range;
-    if (length > this.#budgetBytes) {
-      const what = `object ${key}: a read of ${length} bytes, at most ${this.#budgetBytes}`;
-      throw new StreamHouseError('item-too-large', what, { length, lengthMax: this.#budgetBytes });
-    }
     const name = `${key}\n${position}+${length}`;
     let flight = this.#flights.get(name);
     if (flight === undefined) {
@@ -339,11 +334,12 @@ export class BlockReader {
   #start(): void {
     for (const flight of this.#waiting) {
       if (this.#readsInFlight >= this.#readsInFlightMax) return;
-      if (this.#bytesInFlight + flight.length > this.#budgetBytes) return;
+      // A slice that was committed must be readable whatever the budget: a longer one goes alone.
+      if (this.#bytesInFlight > 0 && this.#bytesInFlight + flight.length > this.#budgetBytes) return;
       this.#waiting.delete(flight);
       this.#readsInFlight++;
       this.#bytesInFlight += flight.length;
-      this.#makeRoom(0);
+      this.#evictBeyondBudget(0);
       void this.#run(flight);
     }
   }
@@ -398,8 +394,12 @@ export class BlockReader {
   /** Evicts blocks until `bytes` more fit the budget; false when they do not even beside an empty cache. */
   #makeRoom(bytes: number): boolean {
     if (this.#bytesInFlight + bytes > this.#budgetBytes) return false;
-    while (this.bytes + bytes > this.#budgetBytes) this.#cache.pop();
+    this.#evictBeyondBudget(bytes);
     return true;
+  }
+
+  #evictBeyondBudget(bytes: number): void {
+    while (this.bytes + bytes > this.#budgetBytes && this.#cache.size > 0) this.#cache.pop();
   }
 
   #assemble(key: string, range: ByteRange, blocks: readonly (Buffer | undefined)[]): Buffer {
