@@ -67,8 +67,11 @@ export class BrokerProcess {
     throw new Error([`the broker ${how} before it was ready`, ...log].join('\n  '));
   }
 
-  /** `serve` with arguments that must not work: resolves with how it ended. */
-  static async startInVain(args: readonly string[], options: BrokerProcessOptions = {}): Promise<ProcessEnd> {
+  /** `serve` with arguments that must not work, or that is killed while it starts: resolves with how it ended. */
+  static async startInVain(
+    args: readonly string[],
+    options: BrokerProcessOptions & { killAfterMs?: number } = {},
+  ): Promise<ProcessEnd> {
     const { child, ended } = spawnBroker(args, options);
     child.stdout?.on('data', (text: Buffer) => {
       if (/^ready /m.test(text.toString())) child.kill('SIGKILL');
