@@ -281,11 +281,11 @@ class Simulation implements BrokerWorld, ClientWorld {
   #beginClients(): void {
     const { random } = this;
     const plain = [0, 1].map((i) => new PlainProducer(this, `p${i}`));
-    for (const producer of plain) this.#every(4, 70, () => producer.send(...this.#somePartition()));
+    for (const producer of plain) this.#every(8, 110, () => producer.send(...this.#somePartition()));
     for (let i = 0; i < 3; i++) {
       const producer = new IdempotentProducer(this, i + 1, ...this.#somePartition());
       this.#producers.push(producer);
-      this.#every(4, 90, () => {
+      this.#every(8, 130, () => {
         for (let burst = random.below(6) === 0 ? 5 : 1; burst > 0; burst--) producer.send();
         if (random.below(8) === 0) producer.sendTwice();
       });
@@ -293,7 +293,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     if (this.#options.seed % 24 === 0) this.#beginBursts();
     for (let partition = 0; partition < PARTITIONS; partition++) {
       const reader = new Reader(this, 1, partition);
-      this.#every(20, 250, () => reader.step());
+      this.#every(40, 400, () => reader.step());
     }
     if (random.below(4) === 0) this.scheduler.after(random.below(1500), () => this.#deleteTopic());
   }

@@ -1,0 +1,193 @@
+/**
+ * What the simulation found in the sequencer, each as a small test: it is the simulation that covers the rest.
+ */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { systemClock } from '../../../src/core/clock.ts';
+import type { ErrorCode } from '../../../src/core/errors.ts';
+import { seededRandom } from '../../../src/core/random.ts';
+import type { ProducerStamp } from '../../../src/core/record-batch.ts';
+import { MemoryMetadataState } from '../../../storage/metadata/memory/memory-metadata-state.ts';
+import { MemoryMetadataStore } from '../../../storage/metadata/memory/memory-metadata-store.ts';
+import { MemoryObjectStore } from '../../../storage/objects/memory-object-store.ts';
+import { readAnswers } from '../../../workers/append-codec.ts';
+import { buildAppends } from '../../../workers/lane-produce.ts';
+import type { LaneOrder, SequencerReply } from '../../../workers/messages.ts';
+import { Sequencer } from '../../../workers/sequencer.ts';
+import { allocateCounters, ThreadCounters } from '../../../workers/shared-counters.ts';
+import { packProduce } from '../../sim/payloads.ts';
+import { FaultyMetadataStore } from '../../support/faulty-metadata-store.ts';
+
+const SHARDS = 2;
+
+async function cluster(): Promise<MemoryMetadataState> {
+  const state = new MemoryMetadataState();
+  const store = new MemoryMetadataStore(state);
+  await store.initCluster({ clusterId: 'c', storeIncarnation: 's', shardCount: SHARDS, createdAtMs: 0 });
+  return state;
+}
+
+/** A sequencer with one lane that opens whatever it is given, over one of several stores on `state`. */
+function start(state: MemoryMetadataState, incarnation: number) {
+  const reports: SequencerReply[] = [];
+  const orders: LaneOrder[] = [];
+  const store = new FaultyMetadataStore(new MemoryMetadataStore(state));
+  const sequencer = new Sequencer({
+    store,
+    objects: new MemoryObjectStore(systemClock),
+    clock: systemClock,
+    random: seededRandom(incarnation),
+    incarnation,
+    laneCount: 1,
+    settings: {
+      windowMs: 1,
+      bytesMax: 1 << 20,
+      slicesMax: 100,
+      shardCount: SHARDS,
+      uploadsInFlightMax: 2,
+      uploadDeadlineMs: 1000,
+      checkpointLogBytes: 1 << 20,
+      checkpointIntervalMs: 60_000,
+    },
+    counters: new ThreadCounters(allocateCounters(1), 0),
+    report: (reply) => reports.push(reply),
+  });
+  const post = (order: LaneOrder) => {
+    orders.push(order);
+    if (order.type === 'open-shard') {
+      const { shard, epoch } = order;
+      setImmediate(() => sequencer.fromLane(0, { type: 'opened', shard, epoch }));
+    }
+    if (order.type === 'page-out') {
+      const { shard, requestId } = order;
+      setImmediate(() =>
+        sequencer.fromLane(0, { type: 'paged-out', shard, requestId, pages: 0, error: null }),
+      );
+    }
+  };
+  sequencer.connectLane(0, { post });
+  const answers = () => {
+    const all: [number, ErrorCode | null, number][] = [];
+    for (const order of orders) {
+      if (order.type !== 'committed' || !order.answers) continue;
+      readAnswers(order.answers, (slot, _generation, code, baseOffset) => all.push([slot, code, baseOffset]));
+    }
+    return all;
+  };
+  const append = (slot: number, partition: number, producer: ProducerStamp | null) => {
+    const one = { slot, generation: 0, topicId: 1, partition, producer, payloads: ['x'] };
+    sequencer.fromLane(0, { type: 'append', bytes: buildAppends(packProduce([one]), 1).bytes });
+  };
+  const of = (type: SequencerReply['type'], shard: number) =>
+    reports.filter((reply) => reply.type === type && 'shard' in reply && reply.shard === shard).length;
+  return { sequencer, store, reports, orders, answers, append, of, post };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const endMs = performance.now() + 5000;
+  while (!holds()) {
+    assert.ok(performance.now() < endMs, 'it did not happen');
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+async function holding(state: MemoryMetadataState, incarnation: number) {
+  const running = start(state, incarnation);
+  for (let shard = 0; shard < SHARDS; shard++) running.sequencer.take(shard);
+  await until(() => running.of('held', 0) > 0 && running.of('held', 1) > 0);
+  return running;
+}
+
+describe('sequencer', () => {
+  it('drains although the last thing on its way is a decision without appends', async () => {
+    const { sequencer, store } = await holding(await cluster(), 1);
+    const { promise: before, resolve: release } = Promise.withResolvers<void>();
+    store.inject({ on: 'appendEntries', effect: { kind: 'delay', before }, times: 1 });
+    const deleted = sequencer.decideOnAll({ kind: 'topic-deleted', topicId: 1 });
+    const drained = sequencer.drain();
+    setTimeout(release, 5);
+    await Promise.all([deleted, drained]);
+    sequencer.stop();
+  });
+
+  it('decides on all shards or on none, and leaves no rejection behind', async () => {
+    const state = await cluster();
+    const { sequencer, of } = start(state, 1);
+    sequencer.take(0);
+    await until(() => of('held', 0) > 0);
+    await assert.rejects(sequencer.decideOnAll({ kind: 'topic-deleted', topicId: 1 }), {
+      code: 'not-leader',
+    });
+    assert.equal(sequencer.holder(0)?.idle, true);
+    assert.equal(state.shards[0].head.headSeq, 1);
+    sequencer.stop();
+  });
+
+  it('answers a take of a shard it serves: held still, or lost to somebody else meanwhile', async () => {
+    const state = await cluster();
+    const first = await holding(state, 1);
+    first.sequencer.take(0);
+    await until(() => first.of('held', 0) === 2);
+    const second = start(state, 2);
+    second.sequencer.take(0);
+    await until(() => second.of('held', 0) === 1);
+    first.sequencer.take(0);
+    await until(() => first.of('lost', 0) === 1);
+    assert.equal(first.sequencer.holder(0), undefined);
+    assert.equal(first.orders.at(-1)?.type, 'close-shard');
+    first.sequencer.stop();
+    second.sequencer.stop();
+  });
+
+  it('does not refuse a producer for a gap that only its own stale state has', async () => {
+    const state = await cluster();
+    const stale = await holding(state, 1);
+    const holder = await holding(state, 2);
+    const stamp = (baseSequence: number) => ({ producerId: 5, producerEpoch: 0, baseSequence });
+    holder.append(1, 0, stamp(0));
+    await until(() => holder.answers().length === 1);
+    assert.deepEqual(holder.answers(), [[1, null, 0]]);
+    stale.append(2, 0, stamp(1));
+    await until(() => stale.answers().length === 1);
+    assert.deepEqual(stale.answers(), [[2, 'not-leader', -1]]);
+    holder.append(3, 0, stamp(7));
+    await until(() => holder.answers().length === 2);
+    assert.deepEqual(holder.answers()[1], [3, 'out-of-order-sequence', -1]);
+    stale.sequencer.stop();
+    holder.sequencer.stop();
+  });
+
+  it('opens a lane that was started again although the log is trimmed while it is read', async () => {
+    const state = await cluster();
+    const { sequencer, store, of, orders, append, answers, post } = await holding(state, 1);
+    for (let slot = 0; slot < 8; slot++) append(slot, slot, null);
+    await until(() => answers().length === 8);
+    const epochs = state.shards.map(({ head }) => head.epoch);
+    // Between the reading of the head and of the log, all of it goes under a checkpoint.
+    let heads = 0;
+    store.inject({
+      on: ({ method }) => method === 'readEntries' && heads++ === 0,
+      effect: { kind: 'delay', before: trimAll() },
+    });
+    async function trimAll(): Promise<void> {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      const other = new MemoryMetadataStore(state);
+      for (const { head } of state.shards) {
+        const pointer = { seq: head.headSeq, writer: 99 };
+        await other.putCheckpoint(head.shard, pointer, new Uint8Array(1));
+        await other.movePointer(head.shard, head.epoch, pointer);
+        await other.trim(head.shard, pointer.seq);
+      }
+    }
+    orders.length = 0;
+    sequencer.disconnectLane(0);
+    sequencer.connectLane(0, { post });
+    await until(() => orders.filter((order) => order.type === 'open-shard').length === SHARDS);
+    assert.deepEqual([of('lost', 0), of('lost', 1)], [0, 0]);
+    assert.deepEqual(
+      state.shards.map(({ head }) => head.epoch),
+      epochs,
+    );
+    sequencer.stop();
+  });
+});
