@@ -139,6 +139,7 @@ class ComposedBroker {
       clock,
       toLane: (lane, request) => this.#threads.toLane(lane, request),
       confirmHolder: (shard) => this.#confirmHolder(shard),
+      stillThere: (topic) => this.#topics.stillThere(topic),
     });
     this.#topics = this.#makeTopics();
     this.#metrics = new Metrics(counters, this.#mainGauges(), (error, route) =>

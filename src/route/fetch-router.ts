@@ -20,6 +20,8 @@ export interface FetchRouterParts {
   toLane(lane: number, request: LaneRequest): boolean;
   /** Whether this broker is certainly still the shard's holder, by a fresh look at the head. */
   confirmHolder(shard: number): Promise<boolean>;
+  /** Whether the topic is still in the catalogue, under this id. */
+  stillThere(topic: Topic): Promise<boolean>;
 }
 
 /** Lane requests outstanding; beyond them readers are refused. */
@@ -67,7 +69,21 @@ export class FetchRouter implements FetchPath {
       if (bytes >= options.bytesMin) return results;
       // Whoever has some bytes already waits for more of any partition: from what was read on.
       await this.#waitForMore(requests, results, leftMs, options.signal);
+      if (await this.#markDeleted(requests, results)) return results;
     }
+  }
+
+  /** A deleted topic's partitions look like empty ones to a lane: whoever waits at one must be told. */
+  async #markDeleted(requests: readonly FetchRequest[], results: FetchResult[]): Promise<boolean> {
+    let any = false;
+    for (let i = 0; i < requests.length; i++) {
+      const { topic } = requests[i];
+      if (await this.#parts.stillThere(topic)) continue;
+      const error = new StreamHouseError('topic-not-found', `topic ${topic.name} was deleted`);
+      results[i] = { ...results[i], error: error.toPlain() };
+      any = true;
+    }
+    return any;
   }
 
   async #fetchOnce(requests: readonly FetchRequest[], bytesMax: number): Promise<FetchResult[]> {

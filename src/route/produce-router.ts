@@ -4,7 +4,7 @@
  * own: decoding of bodies (server/), record batches (lanes), commits (batching worker). Main thread.
  *
  * An append is one request's share for one partition; a request has one slot of the table for each. What arrives
- * in one turn of the event loop goes out as one message per lane.
+ * in one turn of the event loop goes out as one message per lane, or several if it is much.
  *
  *   slot: free -> outstanding -> free (generation + 1)
  *   A request that met its deadline is answered, but its slots stay outstanding and its bytes counted until the
@@ -50,6 +50,12 @@ const APPEND_OVERHEAD_BYTES = 128;
 
 /** How often deadlines are looked at, ms; a deadline is met that much late at most. */
 const DEADLINE_LOOK_MS = 50;
+
+/**
+ * A lane's message of so many bytes goes out at once. One turn may read hundreds of requests from each of hundreds
+ * of connections, half a second in all: the lane and the window need not wait for its end.
+ */
+const MESSAGE_BYTES = 64 * 1024;
 
 /** What a code means to a producer, where there is no message of more detail. */
 const MESSAGES: Partial<Record<ErrorCode, string>> = {
@@ -97,6 +103,10 @@ class LaneOutbox {
 
   get buffer(): Buffer {
     return this.#buffer;
+  }
+
+  get length(): number {
+    return this.#length;
   }
 
   take(): Uint8Array<ArrayBuffer> | null {
@@ -171,6 +181,7 @@ export class ProduceRouter implements ProducePath {
     let waiting = this.#byTimeout.get(request.timeoutMs);
     if (!waiting) this.#byTimeout.set(request.timeoutMs, (waiting = new Set()));
     waiting.add(pending);
+    this.#sendFull();
     if (!this.#flushScheduled) {
       this.#flushScheduled = true;
       setImmediate(this.#flush);
@@ -308,6 +319,15 @@ export class ProduceRouter implements ProducePath {
       if (bytes && !this.#parts.toLane(lane, bytes)) this.#refuse(bytes);
     }
   };
+
+  /** Sends what is enough for a message; no answer comes from inside of it. */
+  #sendFull(): void {
+    for (let lane = 0; lane < this.#outboxes.length; lane++) {
+      if (this.#outboxes[lane].length < MESSAGE_BYTES) continue;
+      const bytes = this.#outboxes[lane].take() as Uint8Array<ArrayBuffer>;
+      if (!this.#parts.toLane(lane, bytes)) setImmediate(() => this.#refuse(bytes));
+    }
+  }
 
   /** The lane is being started again: nothing of these appends happened. */
   #refuse(message: Uint8Array): void {

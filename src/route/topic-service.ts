@@ -9,7 +9,7 @@
 import type { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import type { Topic } from '../../storage/metadata/metadata-store.ts';
 import { type Clock, sleep } from '../core/clock.ts';
-import { asOperatingError, StreamHouseError } from '../core/errors.ts';
+import { asOperatingError, operatingError, StreamHouseError } from '../core/errors.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../core/ids.ts';
 import { TOPIC_NAME_CHARACTERS_MAX } from '../core/limits.ts';
 import type { TopicCatalogue } from './broker.ts';
@@ -59,6 +59,17 @@ export class TopicService implements TopicCatalogue {
       );
     }
     return topic;
+  }
+
+  /** Whether this topic, and no other of its name, exists. While the catalogue cannot be read: yes. */
+  async stillThere({ name, topicId }: Topic): Promise<boolean> {
+    if (this.peek(name)?.topicId === topicId) return true;
+    try {
+      return (await this.#parts.store.getTopic(name))?.topicId === topicId;
+    } catch (error) {
+      operatingError(error);
+      return true;
+    }
   }
 
   list(page: { after?: string; limit: number }): Promise<Topic[]> {
