@@ -194,7 +194,7 @@ export class PartitionWalk {
     if (nextOffset === checkpointed && last !== maxTimestampMs) {
       this.#find('page-timestamp', baseOffset, `${maxTimestampMs} at ${nextOffset}`, String(last));
     }
-    this.#maxTimestampMs = Math.max(this.#maxTimestampMs, last);
+    this.#maxTimestampMs = last;
   }
 
   /** The part of a page whose entries are still there must be what they say, through its stamp and no further. */

@@ -186,7 +186,7 @@ describe('verify of a healthy cluster', () => {
         assert.equal(counts.shards, SHARDS);
         assert.equal(counts.checkpoints, SHARDS);
         assert.equal(counts.partitions, WIDE.partitions + 1);
-        assert.ok(counts.entries > SHARDS && counts.pages > WIDE.partitions);
+        assert.ok(counts.entries > SHARDS && counts.pages > 200);
         assert.equal(counts.slices, counts.segments);
         // Every object was read once, but those that only the deleted topic had.
         assert.equal(counts.objects + noteCounts['row-unused'], counts.objectRows);
@@ -214,21 +214,22 @@ describe('verify of a healthy cluster', () => {
   it('prints a table and a verdict, and ends with it', async () => {
     const store = new Damage(cluster);
     try {
-      const healthy = await cli(['verify', ...store.settings()]);
+      const stores = store.settings();
+      const healthy = await cli(['verify', ...stores]);
       assert.equal(healthy.code, 0, healthy.stderr);
       assert.match(healthy.stdout, new RegExp(`^records +${cluster.records}$`, 'm'));
       assert.match(healthy.stdout, /^nothing is wrong$/m);
       const { incarnation, number, key } = store.longSegment(0);
       store.run('UPDATE objects SET bytes = 7 WHERE incarnation = ? AND number = ?', incarnation, number);
-      const wrong = await cli(['verify', ...store.settings()]);
+      const wrong = await cli(['verify', ...stores]);
       assert.equal(wrong.code, 1);
       assert.match(wrong.stdout, new RegExp(`^1 thing is wrong:\\nobject-mismatch: ${key}\\n`, 'm'));
-      const json = await cli(['verify', '--json', '--topic', LONG.topic, ...store.settings()]);
+      const json = await cli(['verify', '--json', '--topic', LONG.topic, ...stores]);
       assert.equal(json.code, 1);
       const report = JSON.parse(json.stdout);
       assert.equal(report.ok, false);
       assertFindings(report.findings, [{ kind: 'object-mismatch', object: key }]);
-      const nowhere = await cli(['verify', '--topic', 'nowhere', ...store.settings()]);
+      const nowhere = await cli(['verify', '--topic', 'nowhere', ...stores]);
       assert.deepEqual([nowhere.code, nowhere.stderr], [1, 'streamhouse: there is no topic nowhere\n']);
     } finally {
       store.close();
