@@ -27,8 +27,6 @@ export interface ClientWorld {
   violate(what: string): void;
   /** The broker to ask about a partition; null: nobody is known to serve it. */
   brokerFor(topicId: number, partition: number): SimBroker | null;
-  /** Whether clients still begin new work. */
-  isOpen(): boolean;
 }
 
 /** Sends records once each, sometimes again after a failure (the only way a record may be there twice). */

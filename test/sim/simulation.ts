@@ -93,7 +93,6 @@ class Simulation implements BrokerWorld, ClientWorld {
   readonly #freshHeld = new Set<number>();
   #fresh: SimBroker | null = null;
   #brokerCount = 0;
-  #open = true;
   #troubled = true;
   #violation: string | null = null;
 
@@ -181,10 +180,6 @@ class Simulation implements BrokerWorld, ClientWorld {
   brokerFor(topicId: number, partition: number): SimBroker | null {
     if (this.#troubled && this.random.below(25) === 0) return this.#anyBroker();
     return this.#leaders[shardOf(topicId, partition, SHARDS)];
-  }
-
-  isOpen(): boolean {
-    return this.#open;
   }
 
   #anyBroker(): SimBroker {
