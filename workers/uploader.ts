@@ -31,6 +31,9 @@ const SAMPLES_MIN = 16;
 /** No hedge earlier than this: below it a second request costs more than it can win. */
 const HEDGE_MS_MIN = 50;
 
+/** A reason of its own: without one every abort would make an exception with a stack. */
+const NO_LONGER_WANTED = 'the upload is over';
+
 export class Uploader {
   readonly #store: ObjectStore;
   readonly #clock: Clock;
@@ -97,7 +100,7 @@ export class Uploader {
       let outstanding = 0;
       const end = () => {
         for (const timer of timers) timer.cancel();
-        giveUp.abort();
+        giveUp.abort(NO_LONGER_WANTED);
       };
       const attempt = () => {
         outstanding++;
