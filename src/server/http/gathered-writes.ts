@@ -140,10 +140,13 @@ class Gatherer {
     this.#endIfEmpty();
   }
 
+  /** Ends what is to be ended once nothing is left; a flush comes back here when it is through. */
   #endIfEmpty(): void {
-    if (this.#ending === null) return;
-    if (!this.#isWriting && this.#bytes > 0) this.flush();
-    if (this.#isWriting || this.#bytes > 0) return;
+    if (this.#ending === null || this.#isWriting) return;
+    if (this.#bytes > 0) {
+      this.flush();
+      return;
+    }
     const done = this.#ending;
     this.#ending = null;
     this.#end(done);
