@@ -13,7 +13,8 @@ import { table } from './shell.ts';
 /** Bytes of a key or value that are shown. */
 const SHOWN_BYTES_MAX = 120;
 
-const decoder = new TextDecoder('utf-8', { fatal: true });
+/** What JSON leaves as it is and a terminal may act on: control characters above 0x7e, marks of direction. */
+const INVISIBLE = /[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /** Text as a JSON string, without anything that a terminal would act on; what is no UTF-8 as hex; null as null. */
 export function shownBytes(bytes: Buffer | null): string {
@@ -22,12 +23,11 @@ export function shownBytes(bytes: Buffer | null): string {
   const more = bytes.length > part.length ? `... (${bytes.length} bytes)` : '';
   try {
     // A character that the cut went through is no fault of the text.
-    const text = decoder.decode(part, { stream: more !== '' });
-    return `${JSON.stringify(text).replace(/[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g, escaped)}${more}`;
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+    const text = JSON.stringify(decoder.decode(part, { stream: more !== '' }));
+    return `${text.replace(INVISIBLE, escaped)}${more}`;
   } catch {
     return `0x${part.toString('hex')}${more}`;
-  } finally {
-    decoder.decode();
   }
 }
 

@@ -130,7 +130,7 @@ async function* walk(
     yield segment;
     next = segment.nextOffset;
   }
-  for (const segment of log.segments) {
+  for (const segment of mergedTail(log, next)) {
     if (segment.nextOffset <= next) continue;
     if (segment.baseOffset > next) break;
     yield segment;
@@ -142,6 +142,18 @@ async function* walk(
       `topic ${of.topicId} partition ${of.partition}: no page and no entry holds offset ${next}`,
     );
   }
+}
+
+/** The segments of the log from `from` on, with its merges. */
+function mergedTail({ segments, merges }: PartitionLog, from: number): ListedSegment[] {
+  let tail = segments.filter((segment) => segment.baseOffset >= from);
+  for (const { seq, refs } of splitOverlays(merges, from, Number.MAX_SAFE_INTEGER).inside) {
+    const merged = refs.map((ref): ListedSegment => ({ ...ref, source: 'log', seq }));
+    const before = tail.filter((segment) => segment.nextOffset <= merged[0].baseOffset);
+    const after = tail.filter((segment) => segment.baseOffset >= merged[merged.length - 1].nextOffset);
+    tail = [...before, ...merged, ...after];
+  }
+  return tail;
 }
 
 /** What the pages hold from `from` on, with the merges of the log that they lack. */
