@@ -499,7 +499,8 @@ function checkTogether(settings: Settings, given: Map<SettingName, Given>): void
   atMost('flushWindowMs', 'requestTimeoutMs');
   const blocksMin = settings.lanes * BLOCK_CACHE_BYTES_PER_LANE_MIN;
   if (settings.blockCacheBytes >= blocksMin) return;
-  const source = given.get('blockCacheBytes')?.source ?? given.get('lanes')?.source ?? flagOf('blockCacheBytes');
+  const source =
+    given.get('blockCacheBytes')?.source ?? given.get('lanes')?.source ?? flagOf('blockCacheBytes');
   throw wrong(source, `${settings.lanes} lanes need a block cache of at least ${formatBytes(blocksMin)}`);
 }
 
