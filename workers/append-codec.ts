@@ -49,31 +49,45 @@ export interface AppendHeader {
   baseSequence: number;
 }
 
+/** Byte by byte: Buffer's methods check every argument, which made them a third of a lane's time (profiled). */
+function writeU32(out: Uint8Array, at: number, value: number): void {
+  out[at] = value;
+  out[at + 1] = value >>> 8;
+  out[at + 2] = value >>> 16;
+  out[at + 3] = value >>> 24;
+}
+
+function readU32(bytes: Uint8Array, at: number): number {
+  return (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
+}
+
 /** Writes the 48 bytes that both headers begin with. */
 export function writeAppendHeader(out: Buffer, at: number, header: AppendHeader): void {
-  out.writeUInt32LE(header.slot, at);
-  out.writeUInt32LE(header.generation, at + 4);
+  writeU32(out, at, header.slot);
+  writeU32(out, at + 4, header.generation);
   out.writeDoubleLE(header.topicId, at + 8);
-  out.writeUInt32LE(header.partition, at + 16);
-  out.writeUInt32LE(header.recordCount, at + 20);
-  out.writeUInt32LE(header.dataBytes, at + 24);
-  out.writeInt32LE(header.producerEpoch, at + 28);
+  writeU32(out, at + 16, header.partition);
+  writeU32(out, at + 20, header.recordCount);
+  writeU32(out, at + 24, header.dataBytes);
+  writeU32(out, at + 28, header.producerEpoch);
   out.writeDoubleLE(header.producerId, at + 32);
-  out.writeInt32LE(header.baseSequence, at + 40);
+  writeU32(out, at + 40, header.baseSequence);
+  // Its last bytes with a check: stores beyond the end would be lost in silence.
   out.writeUInt32LE(0, at + 44);
 }
 
 /** Reads the 48 bytes that both headers begin with into `header`, so that a loop needs one object. */
 export function readAppendHeader(bytes: Buffer, at: number, header: AppendHeader): void {
-  header.slot = bytes.readUInt32LE(at);
-  header.generation = bytes.readUInt32LE(at + 4);
-  header.topicId = bytes.readDoubleLE(at + 8);
-  header.partition = bytes.readUInt32LE(at + 16);
-  header.recordCount = bytes.readUInt32LE(at + 20);
-  header.dataBytes = bytes.readUInt32LE(at + 24);
-  header.producerEpoch = bytes.readInt32LE(at + 28);
-  header.producerId = bytes.readDoubleLE(at + 32);
+  // Its last bytes first: a message that is too short must not read as zeros.
   header.baseSequence = bytes.readInt32LE(at + 40);
+  header.slot = readU32(bytes, at);
+  header.generation = readU32(bytes, at + 4);
+  header.topicId = bytes.readDoubleLE(at + 8);
+  header.partition = readU32(bytes, at + 16);
+  header.recordCount = readU32(bytes, at + 20);
+  header.dataBytes = readU32(bytes, at + 24);
+  header.producerEpoch = readU32(bytes, at + 28) | 0;
+  header.producerId = bytes.readDoubleLE(at + 32);
 }
 
 /** A header to read into. */
@@ -118,10 +132,10 @@ export class AnswerWriter {
       this.#buffer.copy(grown);
       this.#buffer = grown;
     }
-    this.#buffer.writeUInt32LE(slot, at);
-    this.#buffer.writeUInt32LE(generation, at + 4);
-    this.#buffer.writeUInt32LE(code === null ? 0 : errorNumber(code), at + 8);
-    this.#buffer.writeUInt32LE(0, at + 12);
+    writeU32(this.#buffer, at, slot);
+    writeU32(this.#buffer, at + 4, generation);
+    writeU32(this.#buffer, at + 8, code === null ? 0 : errorNumber(code));
+    writeU32(this.#buffer, at + 12, 0);
     this.#buffer.writeDoubleLE(baseOffset, at + 16);
   }
 
@@ -163,9 +177,9 @@ export function readAnswers(
   const bytes = bufferOver(message);
   for (let at = 0; at < bytes.length; at += ANSWER_BYTES) {
     each(
-      bytes.readUInt32LE(at),
-      bytes.readUInt32LE(at + 4),
-      errorOfNumber(bytes.readUInt32LE(at + 8)),
+      readU32(bytes, at),
+      readU32(bytes, at + 4),
+      errorOfNumber(readU32(bytes, at + 8)),
       bytes.readDoubleLE(at + 16),
     );
   }

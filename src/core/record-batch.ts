@@ -84,9 +84,17 @@ function writeVarint(out: Uint8Array, at: number, value: number): number {
   return position;
 }
 
-function writeI64(out: Buffer, at: number, value: number): void {
-  out.writeInt32BE(Math.floor(value / TWO_32), at);
-  out.writeUInt32BE(value >>> 0, at + 4);
+/** Byte by byte: Buffer's own methods check every argument, and a batch of one record has twenty integers. */
+function writeI32(out: Uint8Array, at: number, value: number): void {
+  out[at] = value >>> 24;
+  out[at + 1] = value >>> 16;
+  out[at + 2] = value >>> 8;
+  out[at + 3] = value;
+}
+
+function writeI64(out: Uint8Array, at: number, value: number): void {
+  writeI32(out, at, Math.floor(value / TWO_32));
+  writeI32(out, at + 4, value >>> 0);
 }
 
 /** Bytes of one record of a batch built here (no headers, one timestamp for the batch). -1 stands for null. */
@@ -154,18 +162,19 @@ export function writeBatch(
     out[position++] = 0;
   }
   writeI64(out, at, 0);
-  out.writeInt32BE(position - at - 12, at + 8);
-  out.writeInt32BE(-1, at + 12);
+  writeI32(out, at + 8, position - at - 12);
+  writeI32(out, at + 12, -1);
   out[at + 16] = 2;
-  out.writeUInt16BE(0, at + 21);
-  out.writeInt32BE(to - from - 1, at + 23);
+  out[at + 21] = 0;
+  out[at + 22] = 0;
+  writeI32(out, at + 23, to - from - 1);
   writeI64(out, at + 27, timestampMs);
   writeI64(out, at + 35, timestampMs);
   writeI64(out, at + 43, producer ? producer.producerId : -1);
   out.writeInt16BE(producer ? producer.producerEpoch : -1, at + 51);
-  out.writeInt32BE(producer ? producer.baseSequence : -1, at + 53);
-  out.writeInt32BE(to - from, at + 57);
-  out.writeUInt32BE(crc32c(out, at + 21, position), at + 17);
+  writeI32(out, at + 53, producer ? producer.baseSequence : -1);
+  writeI32(out, at + 57, to - from);
+  writeI32(out, at + 17, crc32c(out, at + 21, position));
   return position;
 }
 
