@@ -3,7 +3,7 @@
  * contract: on piscina's threads, and inline on this thread for tests of one piece. Does not own: what to do
  * when a lane ends (broker-threads). Main thread.
  */
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { LaneReply } from './messages.ts';
 import { type LaneControl, type LaneTask, runLane } from './run-lane.ts';
@@ -54,6 +54,10 @@ class PortedLanePool implements LanePool {
     const { port1, port2 } = new MessageChannel();
     const terminate = new AbortController();
     const end = (error: Error | null) => {
+      // What the lane said before its end counts: an answer dropped here would be an outcome nobody knows.
+      for (let said = receiveMessageOnPort(port1); said; said = receiveMessageOnPort(port1)) {
+        this.#events.reply(lane, said.message as LaneReply);
+      }
       if (this.#lanes.get(lane) === running) this.#lanes.delete(lane);
       port1.close();
       this.#events.ended(lane, error);
@@ -119,14 +123,6 @@ export class ThreadLanePool extends PortedLanePool {
 /** Lanes on the thread that made them. */
 export class InlineLanePool extends PortedLanePool {
   constructor(events: LanePoolEvents) {
-    super(events, (task, _moved, signal) => {
-      const aborted = new Promise<void>((_, reject) => {
-        signal.addEventListener('abort', () => {
-          task.mainPort.close();
-          reject(new Error('the lane was terminated'));
-        });
-      });
-      return Promise.race([runLane(task), aborted]);
-    });
+    super(events, (task, _moved, signal) => runLane(task, signal));
   }
 }

@@ -6,6 +6,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import { systemClock } from '../src/core/clock.ts';
 import { systemRandom } from '../src/core/random.ts';
+import type { MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { attachMetadata, type MetadataHandle } from '../storage/metadata/open-metadata-store.ts';
 import { BlockReader } from '../storage/objects/block-reader.ts';
 import { batchObjectKey } from '../storage/objects/object-key.ts';
@@ -44,11 +45,28 @@ const COLD_READS_WAITING_MAX = 1024;
 /** An object's read is given up after this long, retries included. */
 const COLD_READ_ATTEMPTS_MAX = 3;
 
-/** Runs a lane until it is told to close; then releases what it opened. */
-export async function runLane(task: LaneTask): Promise<void> {
+/**
+ * Runs a lane until it is told to close, or until `terminated` aborts (then it rejects, wherever it is); releases
+ * what it opened in any case.
+ */
+export async function runLane(task: LaneTask, terminated?: AbortSignal): Promise<void> {
   const counters = new ThreadCounters(task.counters, task.counterBlock);
+  const store = countedMetadata(attachMetadata(task.metadata), systemClock, counters);
+  try {
+    await runWith(task, store, counters, terminated);
+  } finally {
+    task.mainPort.close();
+    await store.close();
+  }
+}
+
+async function runWith(
+  task: LaneTask,
+  store: MetadataStore,
+  counters: ThreadCounters,
+  terminated: AbortSignal | undefined,
+): Promise<void> {
   const clock = systemClock;
-  const store = countedMetadata(attachMetadata(task.metadata), clock, counters);
   const options = { clock, random: systemRandom };
   const objects = new RetryingObjectStore(await openObjectStore(task.objectsUrl, options), {
     ...options,
@@ -97,7 +115,10 @@ export async function runLane(task: LaneTask): Promise<void> {
     sequencerPort = port;
     port.on('message', (order: LaneOrder) => lane.fromSequencer(order));
   };
-  await new Promise<void>((resolve) => {
+  const ended = new Promise<void>((resolve, reject) => {
+    const terminate = () => reject(new Error('the lane was terminated'));
+    if (terminated?.aborted) terminate();
+    terminated?.addEventListener('abort', terminate, { once: true });
     mainPort.on('message', (message: LaneControl) => {
       if (message.type === 'sequencer-port') attach(message.port);
       else if (message.type === 'sequencer-lost') detach();
@@ -105,10 +126,12 @@ export async function runLane(task: LaneTask): Promise<void> {
       else lane.fromMain(message);
     });
   });
-  mainPort.close();
-  (sequencerPort as MessagePort | null)?.close();
-  await reader.close();
-  await store.close();
+  try {
+    await ended;
+  } finally {
+    (sequencerPort as MessagePort | null)?.close();
+    await reader.close();
+  }
 }
 
 /** The memory of a message that moves instead of being copied. */
