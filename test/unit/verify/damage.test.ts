@@ -536,6 +536,8 @@ describe('damaged pages', () => {
     const page = store.page(0);
     const next = store.page(256);
     const refs = [...page.refs.slice(REF_NUMBERS * 2), ...next.refs.slice(0, REF_NUMBERS * 2)];
+    // Not later than the first of the next page, so that the running maximum does not fall as well.
+    refs[255 * REF_NUMBERS + REF_MAX_TIMESTAMP] = next.refs[REF_MAX_TIMESTAMP];
     store.putPage({ ...page, baseOffset: 2, nextOffset: 258, refs }, 0);
     return [
       { kind: 'page-missing', ...long, offset: 0 },
