@@ -1,0 +1,226 @@
+/**
+ * The way of a record on one thread: the real routers, agent loop, lanes and sequencer over stores that a test
+ * may spoil, without ports, threads and sockets. Owns: the wiring (every message takes a turn of the event loop)
+ * and the crash of its batching worker. Does not own: the stores.
+ */
+import { AgentLoop } from '../../src/agent/agent-loop.ts';
+import { systemClock } from '../../src/core/clock.ts';
+import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
+import { seededRandom } from '../../src/core/random.ts';
+import { readRecords } from '../../src/core/record-batch.ts';
+import { FetchRouter } from '../../src/route/fetch-router.ts';
+import { ProduceRouter } from '../../src/route/produce-router.ts';
+import type { MetadataStore, Topic } from '../../storage/metadata/metadata-store.ts';
+import { batchObjectKey } from '../../storage/objects/object-key.ts';
+import type { ObjectStore } from '../../storage/objects/object-store.ts';
+import { Lane } from '../../workers/lane.ts';
+import type { LaneReply, SequencerReply } from '../../workers/messages.ts';
+import { Sequencer } from '../../workers/sequencer.ts';
+import { allocateCounters, CountersReader, ThreadCounters } from '../../workers/shared-counters.ts';
+
+const LANES = 2;
+export const SHARDS = 3;
+
+export interface InlineAnswer {
+  offset: number;
+  error: PlainError | null;
+}
+
+export class InlineBroker {
+  readonly counters: CountersReader;
+  readonly produceRouter: ProduceRouter;
+  readonly fatal: PlainError[] = [];
+  readonly #store: MetadataStore;
+  readonly #objects: ObjectStore;
+  readonly #agent: AgentLoop;
+  readonly #fetch: FetchRouter;
+  readonly #lanes: Lane[] = [];
+  readonly #memory = allocateCounters(LANES + 1);
+  #sequencer: Sequencer | null = null;
+
+  constructor(store: MetadataStore, objects: ObjectStore) {
+    this.#store = store;
+    this.#objects = objects;
+    this.counters = new CountersReader(this.#memory);
+    this.#agent = this.#makeAgent();
+    for (let lane = 0; lane < LANES; lane++) this.#lanes.push(this.#makeLane(lane));
+    const clock = systemClock;
+    const limits = { inFlightBytesMax: 64 << 20, recordBytesMax: 1 << 20, appendBytesMax: 1 << 20 };
+    this.produceRouter = new ProduceRouter({
+      settings: { laneCount: LANES, ...limits },
+      clock,
+      toLane: (lane, bytes) => this.#later(() => this.#lanes[lane].fromMain({ type: 'produce', bytes })),
+    });
+    this.#fetch = new FetchRouter({
+      laneCount: LANES,
+      shardCount: SHARDS,
+      clock,
+      toLane: (lane, request) => this.#later(() => this.#lanes[lane].fromMain(request)),
+      confirmHolder: async () => true,
+      stillThere: async () => true,
+    });
+  }
+
+  #later(run: () => void): true {
+    setImmediate(run);
+    return true;
+  }
+
+  #makeAgent(): AgentLoop {
+    return new AgentLoop({
+      settings: {
+        agentId: 'inline',
+        address: '127.0.0.1:1',
+        zone: 'z',
+        group: 'g',
+        version: '1',
+        shardCount: SHARDS,
+        heartbeatMs: 50,
+      },
+      store: this.#store,
+      clock: systemClock,
+      take: (shards) => {
+        for (const shard of shards) this.#sequencer?.take(shard);
+      },
+      replaced: (error) => this.fatal.push(error.toPlain()),
+      info: () => undefined,
+      warn: () => undefined,
+    });
+  }
+
+  #makeLane(lane: number): Lane {
+    return new Lane({
+      settings: {
+        lane,
+        laneCount: LANES,
+        shardCount: SHARDS,
+        indexBytes: 1 << 20,
+        tailCacheBytes: 1 << 20,
+      },
+      store: this.#store,
+      readSlice: ({ incarnation, number }, position, length) =>
+        this.#objects.get(batchObjectKey(incarnation, number), { position, length }),
+      clock: systemClock,
+      counters: new ThreadCounters(this.#memory, lane),
+      toMain: (reply) => this.#later(() => this.#fromLane(reply)),
+      toSequencer: (report) => {
+        const sequencer = this.#sequencer;
+        setImmediate(() => {
+          if (this.#sequencer === sequencer) sequencer?.fromLane(lane, report);
+        });
+      },
+      hasSequencer: () => this.#sequencer !== null,
+    });
+  }
+
+  #fromLane(reply: LaneReply): void {
+    if (reply.type === 'answers') this.produceRouter.answers(reply.bytes);
+    else this.#fetch.reply(reply);
+  }
+
+  #fromSequencer(reply: SequencerReply): void {
+    if (reply.type === 'held') this.#agent.held(reply.shard, reply.epoch);
+    else if (reply.type === 'lost') this.#agent.lost(reply.shard, reply.error);
+    else if (reply.type === 'fatal') this.fatal.push(reply.error);
+  }
+
+  /** Starts a batching worker under a new incarnation and waits until it holds every shard. */
+  async start(): Promise<void> {
+    let incarnation = 0;
+    while (incarnation === 0) {
+      try {
+        incarnation = await this.#agent.register();
+      } catch (error) {
+        if (!(error instanceof StreamHouseError)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    }
+    const sequencer: Sequencer = new Sequencer({
+      store: this.#store,
+      objects: this.#objects,
+      clock: systemClock,
+      random: seededRandom(incarnation),
+      incarnation,
+      laneCount: LANES,
+      settings: {
+        windowMs: 5,
+        bytesMax: 1 << 20,
+        slicesMax: 1000,
+        shardCount: SHARDS,
+        uploadsInFlightMax: 4,
+        uploadDeadlineMs: 1000,
+        checkpointLogBytes: 1024,
+        checkpointIntervalMs: 60_000,
+      },
+      counters: new ThreadCounters(this.#memory, LANES),
+      report: (reply) => {
+        setImmediate(() => {
+          if (this.#sequencer === sequencer) this.#fromSequencer(reply);
+        });
+      },
+    });
+    this.#sequencer = sequencer;
+    for (const [lane, target] of this.#lanes.entries()) {
+      const post = (order: Parameters<Lane['fromSequencer']>[0]): void => {
+        setImmediate(() => {
+          if (this.#sequencer === sequencer) target.fromSequencer(structuredClone(order));
+        });
+      };
+      sequencer.connectLane(lane, { post });
+    }
+    this.#agent.sequencerUp();
+    await this.until(() => this.#agent.heldCount === SHARDS);
+  }
+
+  /** The batching worker ends where it stands; `start` makes a successor. */
+  crash(): void {
+    this.#sequencer?.stop();
+    this.#sequencer = null;
+    for (const lane of this.#lanes) lane.sequencerLost();
+    this.#agent.sequencerLost();
+    this.produceRouter.sequencerLost();
+  }
+
+  stop(): void {
+    this.crash();
+    this.#agent.stop();
+    this.produceRouter.close();
+  }
+
+  async until(holds: () => boolean, withinMs = 10_000): Promise<void> {
+    const deadline = performance.now() + withinMs;
+    while (!holds()) {
+      if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${holds}`);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+  }
+
+  /** One record to one partition. */
+  produce(topic: Topic, partition: number, value: string, timeoutMs = 10_000): Promise<InlineAnswer> {
+    const source = Buffer.from(value);
+    const request = { topic, partitions: [partition], spans: [-1, -1, 0, source.length], source };
+    return new Promise((resolve) => {
+      this.produceRouter.submit({ ...request, producer: null, timeoutMs }, ({ offsets, errors }) => {
+        resolve({ offset: offsets[0], error: errors?.[0] ?? null });
+      });
+    });
+  }
+
+  /** All values of a partition, their offsets checked to be dense from 0. */
+  async readAll(topic: Topic, partition: number): Promise<string[]> {
+    const values: string[] = [];
+    for (;;) {
+      const request = { topic, partition, offset: values.length, bytesMax: 1 << 20 };
+      const [result] = await this.#fetch.fetch([request], { bytesMax: 1 << 20, bytesMin: 0, waitMs: 0 });
+      if (result.error) throw StreamHouseError.fromPlain(result.error);
+      if (result.batches.length === 0) return values;
+      for (let at = 0; at < result.batches.length; ) {
+        at = readRecords(result.batches, at, ({ offset, value }) => {
+          if (offset < request.offset) return;
+          if (offset !== values.length) throw new Error(`offset ${offset} where ${values.length} was due`);
+          values.push(String(value));
+        });
+      }
+    }
+  }
+}
