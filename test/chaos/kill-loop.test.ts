@@ -13,7 +13,7 @@ import { setTimeout as sleepMs } from 'node:timers/promises';
 import { metricSum } from '../../bench/metrics-text.ts';
 import { RestClient } from '../../src/client/rest-client.ts';
 import { type Random, seededRandom } from '../../src/core/random.ts';
-import { BrokerProcess } from '../support/broker-process.ts';
+import { BrokerProcess, type ProcessEnd } from '../support/broker-process.ts';
 import { ProduceLoad } from '../support/produce-load.ts';
 import { RecordLedger } from '../support/record-ledger.ts';
 
@@ -87,6 +87,15 @@ class Victim {
     await client.close();
   }
 
+  /** SIGTERM, with clients at work. */
+  async stopUnderLoad(): Promise<ProcessEnd | undefined> {
+    const { client } = this;
+    const end = await this.#broker?.stop();
+    this.client = null;
+    await client?.close();
+    return end;
+  }
+
   async stop(): Promise<void> {
     const { client } = this;
     this.client = null;
@@ -122,6 +131,38 @@ describe('kill -9 under load', () => {
       assert.ok(last.unknown > 0, 'no kill met a request under way: that proves little');
       t.diagnostic(`${JSON.stringify(last)}, ${victim.checkpoints} checkpoints, met ${load.metText()}`);
       assert.ok(victim.checkpoints >= ROUNDS / 4, `only ${victim.checkpoints} checkpoints`);
+    } finally {
+      load.abandon();
+      await victim.stop();
+      await rm(directory, { recursive: true });
+    }
+  });
+});
+
+describe('SIGTERM under load', () => {
+  it('ends in order with code 0, and leaves no doubt about requests that it had', async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'streamhouse-term-'));
+    const victim = new Victim(directory, seededRandom(SEED));
+    const ledger = new RecordLedger('ended');
+    const counts = { partitionCount: PARTITIONS, producers: 8, idempotent: 4, seed: SEED };
+    const load = new ProduceLoad({ ledger, ...counts, client: () => victim.client });
+    try {
+      let client = await victim.start();
+      await client.createTopic({ name: ledger.topic, partitionCount: PARTITIONS });
+      load.start();
+      for (let round = 0; round < 4; round++) {
+        await load.moreAcknowledged(50, 20_000);
+        const end = await victim.stopUnderLoad();
+        assert.deepEqual([end?.code, end?.signal], [0, null], end?.log.join('\n'));
+        client = await victim.start();
+        await ledger.check(client, PARTITIONS);
+      }
+      await load.stop();
+      const last = await ledger.check(client, PARTITIONS);
+      for (const code of load.met.keys()) {
+        assert.ok(['connection-failed', 'connection-lost', 'shutting-down'].includes(code), load.metText());
+      }
+      t.diagnostic(`${JSON.stringify(last)}, met ${load.metText()}`);
     } finally {
       load.abandon();
       await victim.stop();
