@@ -30,7 +30,8 @@ const NAMED = ['corrupt-object', 'corrupt-batch'];
 
 async function objectFiles(directory: string): Promise<string[]> {
   const entries = await readdir(join(directory, 'objects'), { recursive: true, withFileTypes: true });
-  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const files = entries.filter((entry) => entry.isFile() && !entry.parentPath.endsWith('.tmp'));
+  return files.map((entry) => join(entry.parentPath, entry.name));
 }
 
 describe('damaged objects', () => {

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleepMs } from 'node:timers/promises';
 import { metricSum } from '../../bench/metrics-text.ts';
 import { RestClient } from '../../src/client/rest-client.ts';
@@ -30,7 +30,8 @@ describe('threads that die under load', () => {
   let broker: RunningBroker;
   let client: RestClient;
 
-  before(async () => {
+  // A broker for each test: one whose threads end too often within a minute gives up, as it should.
+  beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), 'streamhouse-threads-'));
     const flags = {
       listen: '127.0.0.1:0',
@@ -45,7 +46,8 @@ describe('threads that die under load', () => {
     client = new RestClient(broker.url, { connectionsMax: 32 });
   });
 
-  after(async () => {
+  afterEach(async () => {
+    await Promise.race([broker.failed, sleepMs(0)]);
     await client.close();
     await broker.close();
     await rm(directory, { recursive: true });

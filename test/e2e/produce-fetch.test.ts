@@ -17,7 +17,7 @@ async function directoryPlace(): Promise<ObjectPlace> {
     env: {},
     async count(directory) {
       const entries = await readdir(join(directory, 'objects'), { recursive: true, withFileTypes: true });
-      return entries.filter((entry) => entry.isFile()).length;
+      return entries.filter((entry) => entry.isFile() && !entry.parentPath.endsWith('.tmp')).length;
     },
     end: async () => undefined,
   };
