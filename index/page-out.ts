@@ -37,7 +37,11 @@ export interface PageOutParts {
   clock: Clock;
 }
 
-/** Resolves when every page that is dirty now was confirmed; 'not-leader' if the shard is closed meanwhile. */
+/**
+ * Resolves when every page that is dirty now was confirmed; 'not-leader' if the shard is closed meanwhile. A page
+ * whose stored part is damaged or cannot be read keeps none of the others from being written: it stays dirty, and
+ * the first such error rejects at the end.
+ */
 export async function pageOutShard(
   state: ShardIndex,
   putPages: PutPages,
@@ -47,16 +51,19 @@ export async function pageOutShard(
   const result = { pages: 0, bytes: 0, throughSeq: state.seq };
   await applyWaitingMerges(state, result.throughSeq, parts);
   const blocks = state.dirty.toArray();
+  let failure: unknown = null;
   for (let at = 0; at < blocks.length; at += PAGE_OUT_PAGES_MAX) {
     const some = blocks.slice(at, at + PAGE_OUT_PAGES_MAX);
-    await completeBlocks(some, parts.loader);
-    for (let done = 0; done < some.length; ) {
+    failure ??= await completeBlocks(some, parts.loader);
+    const whole = some.filter((block) => block.isComplete || block.state !== DIRTY);
+    for (let done = 0; done < whole.length; ) {
       if (at + done > 0) await sleep(parts.clock, 0);
       checkOpen(state);
-      done += await putSome(some.slice(done), putPages, parts, result);
+      done += await putSome(whole.slice(done), putPages, parts, result);
     }
   }
   checkOpen(state);
+  if (failure !== null) throw failure;
   return result;
 }
 
@@ -103,10 +110,13 @@ async function dropDeadMerges(owner: PartitionIndex, parts: PageOutParts): Promi
   );
 }
 
-/** Loads the stored parts of those blocks that are incomplete. */
-async function completeBlocks(blocks: readonly Block[], loader: PageLoader): Promise<void> {
+/** Loads the stored parts of those blocks that are incomplete; the first error if any failed, else null. */
+async function completeBlocks(blocks: readonly Block[], loader: PageLoader): Promise<unknown> {
   const incomplete = blocks.filter((block) => block.state === DIRTY && !block.isComplete);
-  await Promise.all(incomplete.map((block) => loadForWriting(block.owner, block.base, loader)));
+  const loads = await Promise.allSettled(
+    incomplete.map((block) => loadForWriting(block.owner, block.base, loader)),
+  );
+  return loads.find((load) => load.status === 'rejected')?.reason ?? null;
 }
 
 /** Partitions of deleted topics need no pages: a load that fails for that reason is none of ours. */

@@ -5,7 +5,8 @@
  *   start  metadata store -> object store and cluster stamp -> agent -> threads -> shards taken -> doors
  *   stop   doors refuse -> requests under way end -> batching worker drains and releases -> threads -> stores
  */
-import { mkdirSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
 import type { ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
@@ -22,6 +23,7 @@ import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
 import type { Broker } from './route/broker.ts';
+import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
 import { ProduceRouter } from './route/produce-router.ts';
 import { TopicService } from './route/topic-service.ts';
@@ -34,10 +36,11 @@ import { packageVersion } from './version.ts';
 const START_MS_MAX = 60_000;
 const READY_LOOK_MS = 5;
 
-/** Bodies that are being read and large answers that are being taken may hold this part of the in-flight bytes, */
+/** Bodies that are being read may hold this part of the in-flight bytes. */
 const BODY_SHARE = 0.5;
-/** but always one largest answer: 50 MiB of records as base64 in JSON. */
-const ANSWER_BYTES_MAX = Math.ceil(FETCH_BYTES_MAX * 1.4);
+
+/** Large answers that are being taken: two of the largest, which are 50 MiB of records as base64 in JSON. */
+const ANSWER_BYTES_ALL_MAX = Math.ceil(FETCH_BYTES_MAX * 2.8);
 
 export interface RunningBroker {
   /** http://HOST:PORT as bound. */
@@ -76,10 +79,25 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
 function makeDataDirectory({ data, metadata, objects }: Settings): void {
   if (!metadata.startsWith(`sqlite:${data}`) && !objects.startsWith(`file:${data}`)) return;
   try {
-    mkdirSync(data, { recursive: true });
+    const first = mkdirSync(data, { recursive: true });
+    if (first !== undefined) syncParents(first, data);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new StreamHouseError('invalid-setting', `the data directory ${data} cannot be made (${code})`);
+  }
+}
+
+/** New directories are there after a power loss only if those that hold them were synced. */
+function syncParents(first: string, last: string): void {
+  const top = dirname(resolve(first));
+  for (let parent = dirname(resolve(last)); ; parent = dirname(parent)) {
+    const handle = openSync(parent, 'r');
+    try {
+      fsyncSync(handle);
+    } finally {
+      closeSync(handle);
+    }
+    if (parent === top || parent === dirname(parent)) return;
   }
 }
 
@@ -103,8 +121,13 @@ class ComposedBroker {
   readonly #deletions = new Map<number, { resolve: () => void; reject: (error: unknown) => void }>();
   #deletionId = 0;
   #drained: () => void = () => undefined;
-  #bodyBytes = 0;
+  /** Of request bodies that are being read. */
+  #bodies = new ByteBudget(0, 0);
+  /** Of large answers that are being taken. */
+  readonly #answers = new ByteBudget(ANSWER_BYTES_ALL_MAX, 0);
   #serves = false;
+  /** The metadata store contradicts what is known to be committed. */
+  #isDamaged = false;
   #closing: Promise<void> | null = null;
 
   constructor(settings: Settings, cluster: ClusterInfo, metadata: OpenedMetadata, clock: Clock, log: Logger) {
@@ -190,6 +213,7 @@ class ComposedBroker {
           slicesMax: settings.flushSlicesMax,
           uploadsInFlightMax: settings.uploadsInFlightMax,
           uploadDeadlineMs: settings.uploadDeadlineMs,
+          unsettledBytesMax: settings.inFlightBytesMax,
           checkpointLogBytes: settings.checkpointLogBytes,
           checkpointIntervalMs: settings.checkpointIntervalMs,
         },
@@ -256,22 +280,13 @@ class ComposedBroker {
       metricsText: () => this.#metrics.text(),
       allocateProducerIds: (count) => this.#store.allocateProducerIds(count),
     };
-    const bodyBytesAllMax = Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE, ANSWER_BYTES_MAX);
+    this.#bodies = new ByteBudget(Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE), 0);
     return createHttpDoor(
       broker,
       { ...HTTP_DOOR_DEFAULTS, bodyBytesMax, produceTimeoutMs: requestTimeoutMs, connectionsMax },
       this.#metrics.httpObserver,
       this.#clock,
-      {
-        admit: (bytes) => {
-          if (this.#bodyBytes + bytes > bodyBytesAllMax) return false;
-          this.#bodyBytes += bytes;
-          return true;
-        },
-        release: (bytes) => {
-          this.#bodyBytes -= bytes;
-        },
-      },
+      { bodies: admissionBy(this.#bodies), answers: admissionBy(this.#answers) },
     );
   }
 
@@ -292,7 +307,7 @@ class ComposedBroker {
         help: 'Reads that wait for a lane, long polls included',
         read: () => this.#fetch.outstanding,
       },
-      { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodyBytes },
+      { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodies.bytes },
     ];
   }
 
@@ -326,6 +341,8 @@ class ComposedBroker {
         this.#drained();
         break;
       case 'fatal':
+        this.#isDamaged = true;
+        this.#produce.stop();
         this.#fail(StreamHouseError.fromPlain(reply.error));
         break;
       case 'log':
@@ -419,7 +436,8 @@ class ComposedBroker {
     this.#fetch.stop();
     await doorClosed;
     this.#produce.stop();
-    await this.#drain(shutdownGraceMs);
+    // A store that lost what it confirmed is written to no more.
+    if (!this.#isDamaged) await this.#drain(shutdownGraceMs);
     this.#agent.stop();
     try {
       await this.#agent.deregister();
@@ -449,4 +467,9 @@ class ComposedBroker {
     await this.#threads.close();
     await this.#metadata.close();
   }
+}
+
+/** A budget as the door asks for it: at once or not at all. */
+function admissionBy(budget: ByteBudget): { admit(bytes: number): boolean; release(bytes: number): void } {
+  return { admit: (bytes) => budget.tryTake(bytes), release: (bytes) => budget.release(bytes) };
 }

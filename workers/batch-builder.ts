@@ -52,8 +52,9 @@ export interface SealedAppends {
 
 export interface SealedObject {
   readonly id: ObjectId;
-  /** The whole object, over shared memory. */
-  readonly bytes: Buffer;
+  /** The whole object, over shared memory; empty once it is stored and the lanes have it. */
+  bytes: Buffer;
+  readonly byteLength: number;
   readonly slices: SealedSlice[];
   readonly appends: SealedAppends;
   readonly recordCount: number;
@@ -184,7 +185,7 @@ export class BatchBuilder {
     }
     const bytes = this.#copyObject(id, open, position, tail.finish(position));
     this.#reset();
-    return { id, bytes, slices, appends, recordCount };
+    return { id, bytes, byteLength: bytes.length, slices, appends, recordCount };
   }
 
   #copyObject(id: ObjectId, open: OpenSlice[], slicesEnd: number, tail: Uint8Array): Buffer {

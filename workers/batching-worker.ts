@@ -32,17 +32,15 @@ export type BatchingControl =
   | { type: 'lane-lost'; lane: number }
   | { type: 'close' };
 
-/** Attempts of an upload that fit its deadline when each of them hangs. */
-const UPLOAD_ATTEMPTS_IN_DEADLINE = 3;
-
 async function run(task: BatchingTask, port: MessagePort): Promise<void> {
   const clock = systemClock;
   const random = systemRandom;
   const counters = new ThreadCounters(task.counters, task.counterBlock);
   const store = countedMetadata(attachMetadata(task.metadata), clock, counters);
   const opened = await openObjectStore(task.objectsUrl, { clock, random });
-  // An upload that hangs is tried again well before its deadline.
-  const attemptMsMax = Math.ceil(task.settings.uploadDeadlineMs / UPLOAD_ATTEMPTS_IN_DEADLINE);
+  // An attempt may take as long as the upload: on a slow link shorter ones would all be given up half-way, and one
+  // that hangs is covered by the hedge.
+  const attemptMsMax = task.settings.uploadDeadlineMs;
   const objects = new RetryingObjectStore(opened, { clock, random, policy: { attemptMsMax } });
   const report = (reply: SequencerReply) => port.postMessage(reply);
   const sequencer = new Sequencer({

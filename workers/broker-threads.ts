@@ -53,6 +53,7 @@ export interface BrokerThreadsParts {
 const RESTARTS_MAX = 10;
 const RESTARTS_WITHIN_MS = 60_000;
 const RESTART_PAUSE_MS = 100;
+const RESTART_PAUSE_MS_MAX = 5000;
 /** A batching worker that does not end by itself within this time is ended. */
 const CLOSE_MS_MAX = 5000;
 
@@ -202,14 +203,20 @@ export class BrokerThreads {
       events.failed(failure);
       return;
     }
-    await sleep(clock, RESTART_PAUSE_MS);
-    if (this.#closing) return;
-    try {
-      await start();
-    } catch (error) {
-      const cause = asOperatingError(error, 'store-unavailable', 'starting a thread again');
-      if (cause.kind === 'unavailable' || cause.kind === 'unknown') void this.#again(cause, start);
-      else events.failed(cause);
+    for (let pauseMs = RESTART_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, RESTART_PAUSE_MS_MAX)) {
+      await sleep(clock, pauseMs);
+      if (this.#closing) return;
+      try {
+        await start();
+        return;
+      } catch (error) {
+        // A store that is away is no fault of the thread: it is waited for, however long.
+        const cause = asOperatingError(error, 'store-unavailable', 'starting a thread again');
+        if (cause.kind !== 'unavailable' && cause.kind !== 'unknown') {
+          events.failed(cause);
+          return;
+        }
+      }
     }
   }
 }

@@ -31,6 +31,8 @@ const LOOK_MS = 1000;
 export class Checkpointer {
   readonly #parts: CheckpointerParts;
   #running = false;
+  /** The index pressed while checkpoints were being written. */
+  #pressed = false;
   #stopped = false;
   #timer: Timer | null = null;
 
@@ -48,12 +50,17 @@ export class Checkpointer {
 
   /** Writes the checkpoints that are due, one shard at a time; with `anyway` of every shard that has a tail. */
   async look(anyway: boolean): Promise<void> {
-    if (this.#running || this.#stopped) return;
+    if (anyway) this.#pressed = true;
+    if (this.#running) return;
     this.#running = true;
     try {
-      for (const holder of [...this.#parts.holders()]) {
-        if (this.#isDue(holder, anyway)) await this.write(holder);
-      }
+      do {
+        const all = this.#pressed;
+        this.#pressed = false;
+        for (const holder of [...this.#parts.holders()]) {
+          if (this.#isDue(holder, all)) await this.write(holder);
+        }
+      } while (this.#pressed && !this.#stopped);
     } finally {
       this.#running = false;
     }
@@ -69,6 +76,8 @@ export class Checkpointer {
   /** Writes a shard's checkpoint; a failure is counted and told, for the log keeps what the pages lack. */
   async write(holder: ShardHolder): Promise<void> {
     const { counters, pageOut, warn } = this.#parts;
+    if (holder.checkpointing) return;
+    holder.checkpointing = true;
     try {
       const written = await holder.checkpoint(() => pageOut(holder.shard));
       if (written === null) return;
@@ -80,6 +89,8 @@ export class Checkpointer {
       holder.checkpointedAtMs = this.#parts.clock.monotonicMs();
       counters.add('checkpointsFailedTotal');
       warn('a checkpoint was given up', { shard: holder.shard, error: failure.toPlain() });
+    } finally {
+      holder.checkpointing = false;
     }
   }
 

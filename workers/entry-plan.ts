@@ -204,20 +204,22 @@ class Planner {
     if (this.#state.deletedTopics.has(slice.topicId)) return this.#refuse(object, a, 'topic-not-found');
     const producerId = appends.producerId[a];
     if (producerId < 0) return true;
-    if (this.#wasAbandoned(slice.key, producerId, object.id.number)) {
-      return this.#refuse(object, a, 'append-abandoned');
-    }
     const stamp = {
       producerId,
       producerEpoch: appends.producerEpoch[a],
       baseSequence: appends.baseSequence[a],
     };
     const decision = decide(this.#producer(slice.key, producerId), stamp, appends.recordCount[a]);
-    if (decision.kind === 'accept') return true;
-    if (decision.kind === 'refuse') return this.#refuse(object, a, decision.code);
-    this.#duplicates++;
-    this.#answer(object, a, null, decision.baseOffset);
-    return false;
+    if (decision.kind === 'duplicate') {
+      this.#duplicates++;
+      this.#answer(object, a, null, decision.baseOffset);
+      return false;
+    }
+    // It follows one that was given up: it fails as that one did, whatever its sequence looks like now.
+    if (this.#wasAbandoned(slice.key, producerId, object.id.number)) {
+      return this.#refuse(object, a, 'append-abandoned');
+    }
+    return decision.kind === 'accept' ? true : this.#refuse(object, a, decision.code);
   }
 
   #refuse(object: SealedObject, a: number, code: ErrorCode): false {

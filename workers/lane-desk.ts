@@ -36,10 +36,12 @@ export class LaneDesk {
   readonly #pageOuts = new Map<number, PageOut>();
   /** Shards that not all lanes have confirmed to have opened, and whom to tell then. */
   readonly #opening = new Map<number, { epoch: number; waiting: Set<number>; done: () => void }>();
-  #requestId = 0;
+  #requestId: number;
 
-  constructor(laneCount: number) {
+  /** Page-outs are numbered from `firstRequestId`: a late reply to an earlier batching worker must meet none of ours. */
+  constructor(laneCount: number, firstRequestId: number) {
     this.#laneCount = laneCount;
+    this.#requestId = firstRequestId;
   }
 
   connect(lane: number, port: LanePort): void {

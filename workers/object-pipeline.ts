@@ -9,7 +9,7 @@
  * that was given up lets them pass.
  */
 import type { Clock, Timer } from '../src/core/clock.ts';
-import type { ErrorCode, StreamHouseError } from '../src/core/errors.ts';
+import { type ErrorCode, operatingError, type StreamHouseError } from '../src/core/errors.ts';
 import { shardOf } from '../src/core/ids.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';
 import { bufferOver } from './append-codec.ts';
@@ -22,6 +22,8 @@ import { Uploader, type UploaderSettings } from './uploader.ts';
 
 export interface PipelineSettings extends FlushLimits, UploaderSettings {
   shardCount: number;
+  /** Bytes of objects that are sealed and not settled; beyond them appends are refused. */
+  unsettledBytesMax: number;
 }
 
 export interface PipelineParts {
@@ -52,6 +54,8 @@ interface InFlight {
   shared: boolean;
 }
 
+const EMPTY = Buffer.alloc(0);
+
 const SEAL_COUNTERS = {
   window: 'sealWindowTotal',
   bytes: 'sealBytesTotal',
@@ -75,6 +79,9 @@ export class ObjectPipeline {
   #windowTimer: Timer | null = null;
   #batchBeganMs = 0;
   #draining = false;
+  #stopped = false;
+  /** Of objects whose bytes are held here. */
+  #unsettledBytes = 0;
 
   constructor(parts: PipelineParts) {
     this.#parts = parts;
@@ -110,9 +117,10 @@ export class ObjectPipeline {
     forEachAppend(chunk, (header, position) => {
       count++;
       const shard = shardOf(header.topicId, header.partition, settings.shardCount);
-      if (this.#draining || epochOf(shard) === undefined) {
+      const code = this.#refusal(epochOf(shard));
+      if (code !== null) {
         refused++;
-        refuse(lane, header.slot, header.generation, this.#draining ? 'shutting-down' : 'not-leader');
+        refuse(lane, header.slot, header.generation, code);
         return;
       }
       if (this.#builder.sliceCount === 0) this.#beginWindow();
@@ -125,6 +133,13 @@ export class ObjectPipeline {
     counters.add('appendsTotal', count);
     if (refused > 0) counters.add('appendsRefusedTotal', refused);
     this.#sealIfDue();
+  }
+
+  /** Why an append for a shard of this epoch is not taken, or null. */
+  #refusal(epoch: number | undefined): ErrorCode | null {
+    if (this.#draining || this.#stopped) return 'shutting-down';
+    if (epoch === undefined) return 'not-leader';
+    return this.#unsettledBytes > this.#parts.settings.unsettledBytesMax ? 'overloaded' : null;
   }
 
   /** A shard was lost: what is gathered for it goes no further. */
@@ -141,8 +156,9 @@ export class ObjectPipeline {
     if (this.#builder.sliceCount > 0) this.#seal('drain');
   }
 
-  /** Ends the window's timer. */
+  /** Takes, seals and hands over nothing any more. */
   stop(): void {
+    this.#stopped = true;
     this.#windowTimer?.cancel();
   }
 
@@ -151,7 +167,10 @@ export class ObjectPipeline {
   #beginWindow(): void {
     const { clock, settings } = this.#parts;
     this.#batchBeganMs = clock.monotonicMs();
-    this.#windowTimer = clock.after(settings.windowMs, () => this.#sealIfDue());
+    // Sealing cancels the timer, so it always speaks of the batch that is open; timers may fire somewhat early.
+    this.#windowTimer = clock.after(settings.windowMs, () => {
+      if (this.#builder.sliceCount > 0) this.#seal('window');
+    });
   }
 
   #sealIfDue(): void {
@@ -170,6 +189,7 @@ export class ObjectPipeline {
     const object = this.#builder.seal({ incarnation, number: this.#objectNumber++ });
     const parts = this.#partsOf(object);
     const inFlight: InFlight = { object, parts, state: 'uploading', unsettled: parts.length, shared: false };
+    this.#unsettledBytes += object.byteLength;
     this.#order.push(inFlight);
     this.#inFlightOf.set(object, inFlight);
     this.#uploader.upload(object).then(
@@ -178,7 +198,8 @@ export class ObjectPipeline {
         counters.add('slicesTotal', object.slices.length);
         this.#advance();
       },
-      () => {
+      (error) => {
+        operatingError(error);
         inFlight.state = 'failed';
         this.#abandonProducers(object);
         this.#advance();
@@ -213,6 +234,7 @@ export class ObjectPipeline {
   }
 
   #advance(): void {
+    if (this.#stopped) return;
     while (this.#order.length > 0 && this.#order[0].state !== 'uploading') {
       const { parts, state } = this.#order.shift() as InFlight;
       this.#parts.ready(parts, state === 'uploaded');
@@ -254,7 +276,9 @@ export class ObjectPipeline {
     const inFlight = this.#inFlightOf.get(object);
     if (!inFlight || inFlight.shared) return null;
     inFlight.shared = true;
-    return { ...object.id, bytes: object.bytes };
+    const shared = { ...object.id, bytes: object.bytes };
+    this.#dropBytes(object);
+    return shared;
   }
 
   /** A shard's part of an object is committed, answered or given up for good. */
@@ -262,8 +286,18 @@ export class ObjectPipeline {
     const inFlight = this.#inFlightOf.get(part.object);
     if (!inFlight) return;
     inFlight.unsettled--;
-    if (inFlight.unsettled === 0) this.#inFlightOf.delete(part.object);
+    if (inFlight.unsettled === 0) {
+      this.#inFlightOf.delete(part.object);
+      this.#dropBytes(part.object);
+    }
     this.#gauges();
+  }
+
+  /** A shard in doubt may keep its part for long: it needs no more than the columns. */
+  #dropBytes(object: SealedObject): void {
+    if (object.bytes.length === 0) return;
+    object.bytes = EMPTY;
+    this.#unsettledBytes -= object.byteLength;
   }
 
   #gauges(): void {

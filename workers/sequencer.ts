@@ -48,6 +48,9 @@ export interface SequencerParts {
   report(reply: SequencerReply): void;
 }
 
+/** Page-outs that one batching worker can number before they would meet its successor's. */
+const PAGE_OUTS_PER_INCARNATION = 2 ** 24;
+
 export class Sequencer {
   readonly lanes: LaneDesk;
   readonly #parts: SequencerParts;
@@ -64,7 +67,7 @@ export class Sequencer {
   constructor(parts: SequencerParts) {
     this.#parts = parts;
     const { objects, clock, counters, incarnation, settings } = parts;
-    this.lanes = new LaneDesk(parts.laneCount);
+    this.lanes = new LaneDesk(parts.laneCount, incarnation * PAGE_OUTS_PER_INCARNATION);
     this.#pipeline = new ObjectPipeline({
       settings,
       objects,
@@ -97,7 +100,8 @@ export class Sequencer {
     if (error.code === 'object-exists') {
       // Incarnations are never given twice, so the store that gives them has lost what it confirmed.
       const what = `incarnation ${this.#parts.incarnation} is in use: ${error.message}`;
-      this.#parts.report({ type: 'fatal', error: new StreamHouseError('store-went-back', what).toPlain() });
+      this.#die(new StreamHouseError('store-went-back', what));
+      return;
     }
     this.#log('warn', 'an object was given up', { error: error.toPlain() });
   }
@@ -173,7 +177,7 @@ export class Sequencer {
     if (failure.code === 'shutting-down') return;
     this.#parts.counters.add('shardsLostTotal');
     if (failure.code === 'store-went-back') {
-      this.#parts.report({ type: 'fatal', error: failure.toPlain() });
+      this.#die(failure);
       return;
     }
     this.#parts.report({ type: 'lost', shard, error: failure.toPlain() });
@@ -455,6 +459,13 @@ export class Sequencer {
 
   #resolveIdle(): void {
     for (const resolve of this.#idleWaiters.splice(0)) resolve();
+  }
+
+  /** The store contradicts what is known to be committed: from here on nothing is acknowledged or written. */
+  #die(error: StreamHouseError): void {
+    if (this.#stop.signal.aborted) return;
+    this.stop();
+    this.#parts.report({ type: 'fatal', error: error.toPlain() });
   }
 
   /** Ends all waiting at once; whatever is outstanding stays as it is in the store. */

@@ -35,6 +35,12 @@ import {
 } from './shard-log.ts';
 import { ShardState } from './shard-state.ts';
 
+/**
+ * How far one holder's wall clock may run ahead of the log's own time, besides the time that really passes: a clock
+ * that jumps by a day must not make the log forget its producers.
+ */
+const CLOCK_LEAD_MS_MAX = 60 * 60 * 1000;
+
 /** Entries read in one call while loading, bytes. */
 const LOAD_BYTES_MAX = 8 * 1024 * 1024;
 
@@ -86,6 +92,9 @@ export class ShardHolder {
   checkpointedAtMs = 0;
   checkpointing = false;
   outstanding: PlannedAppend | null = null;
+  /** The log's time and the monotonic time when the log was loaded: bounds for the times of entries. */
+  #loadedTimeMs = 0;
+  #loadedAtMs = 0;
   readonly #parts: HolderParts;
   readonly #queue: QueuedPart[] = [];
   readonly #decisions: { body: EntryBody; done: (error: StreamHouseError | null) => void }[] = [];
@@ -166,6 +175,8 @@ export class ShardHolder {
       bytes += entry.body.length;
     }
     this.state = state;
+    this.#loadedTimeMs = state.timeMs;
+    this.#loadedAtMs = this.#parts.clock.monotonicMs();
     this.pointer = tail.pointer;
     this.tailBytes = bytes;
     return tail;
@@ -288,12 +299,23 @@ export class ShardHolder {
     return this.outstanding === null && this.#queue.length === 0 && this.#decisions.length === 0;
   }
 
+  /**
+   * The wall time, but no later than the log's time at loading plus what has passed since plus the lead. After a
+   * long stop the log's time lags behind the wall, and things expire late; they never expire early.
+   */
+  #entryTimeMs(): number {
+    const wallMs = Math.max(0, Math.floor(this.#parts.clock.wallMs()));
+    if (this.#loadedTimeMs === 0) return wallMs;
+    const passedMs = Math.floor(this.#parts.clock.monotonicMs() - this.#loadedAtMs);
+    return Math.min(wallMs, this.#loadedTimeMs + passedMs + CLOCK_LEAD_MS_MAX);
+  }
+
   #row(body: EntryBody): { entry: Entry; row: LogEntry } {
     const entry: Entry = {
       shard: this.shard,
       seq: this.state.seq + 1,
       epoch: this.epoch,
-      timeMs: Math.max(0, Math.floor(this.#parts.clock.wallMs())),
+      timeMs: this.#entryTimeMs(),
       ...body,
     };
     const commitId = `${this.#parts.incarnation}-${this.#parts.nextCommitNumber()}`;
@@ -423,7 +445,7 @@ function objectRow(object: SealedObject, parts: readonly QueuedPart[]): ObjectRo
   const part = parts.find((candidate) => candidate.object === object) as QueuedPart;
   return {
     object: object.id satisfies ObjectId,
-    bytes: object.bytes.length,
+    bytes: object.byteLength,
     createdAtMs: part.sealing.sealedWallMs,
     shards: part.sealing.shards,
   };

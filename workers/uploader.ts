@@ -7,7 +7,7 @@
  * bytes; a put is put-if-absent of exactly these bytes, so whichever arrives first serves both.
  */
 import type { Clock, Timer } from '../src/core/clock.ts';
-import { StreamHouseError } from '../src/core/errors.ts';
+import { operatingError, StreamHouseError } from '../src/core/errors.ts';
 import { batchObjectKey } from '../storage/objects/object-key.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';
 import type { SealedObject } from './batch-builder.ts';
@@ -78,12 +78,9 @@ export class Uploader {
       await this.#hedgedPut(object);
       const ms = this.#clock.monotonicMs() - startMs;
       this.#samples[this.#sample++ % SAMPLES_MAX] = ms;
-      this.#observer.uploaded(ms, object.bytes.length);
+      this.#observer.uploaded(ms, object.byteLength);
     } catch (error) {
-      const failure =
-        error instanceof StreamHouseError
-          ? error
-          : new StreamHouseError('object-store-unknown', `upload: ${String(error)}`, undefined, error);
+      const failure = operatingError(error);
       this.#observer.failed(failure);
       throw failure;
     } finally {

@@ -11,6 +11,7 @@ import { type PlainError, StreamHouseError } from '../core/errors.ts';
 import { laneOf, shardOf } from '../core/ids.ts';
 import { FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX } from '../core/limits.ts';
 import type { FetchPath, FetchRequest, FetchResult, PartitionBounds } from './broker.ts';
+import { ByteBudget } from './byte-budget.ts';
 
 export interface FetchRouterParts {
   laneCount: number;
@@ -27,6 +28,13 @@ export interface FetchRouterParts {
 /** Lane requests outstanding; beyond them readers are refused. */
 const OUTSTANDING_MAX = 50_000;
 
+/**
+ * Bytes that reads may ask for at a time, before they are made: each may hold as much in a lane, on its way and
+ * here. Waiting costs nothing but a place.
+ */
+const READ_BYTES_MAX = 128 * 1024 * 1024;
+const READS_WAITING_MAX = 10_000;
+
 type ReplyOf<T extends LaneReply['type']> = Extract<LaneReply, { type: T }>;
 
 interface Waiting {
@@ -40,6 +48,7 @@ const EMPTY = Buffer.alloc(0);
 export class FetchRouter implements FetchPath {
   readonly #parts: FetchRouterParts;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #budget = new ByteBudget(READ_BYTES_MAX, READS_WAITING_MAX);
   #nextId = 0;
   #rotation = 0;
   #stopping = false;
@@ -86,7 +95,20 @@ export class FetchRouter implements FetchPath {
     return any;
   }
 
+  /** One round, within the budget of bytes that reads may hold. */
   async #fetchOnce(requests: readonly FetchRequest[], bytesMax: number): Promise<FetchResult[]> {
+    const wanted = requests.reduce((sum, request) => sum + request.bytesMax, 0);
+    const cost = this.#budget.counted(Math.min(bytesMax, wanted));
+    const waiting = this.#budget.take(cost);
+    if (waiting) await waiting;
+    try {
+      return await this.#fetchRound(requests, bytesMax);
+    } finally {
+      this.#budget.release(cost);
+    }
+  }
+
+  async #fetchRound(requests: readonly FetchRequest[], bytesMax: number): Promise<FetchResult[]> {
     const byLane = new Map<number, { parts: LaneFetchPart[]; places: number[] }>();
     // Begin with another partition each time, so that the first of a long list does not take all bytes.
     const first = requests.length > 1 ? this.#rotation++ % requests.length : 0;

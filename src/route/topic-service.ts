@@ -9,7 +9,7 @@
 import type { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import type { Topic } from '../../storage/metadata/metadata-store.ts';
 import { type Clock, sleep } from '../core/clock.ts';
-import { asOperatingError, operatingError, StreamHouseError } from '../core/errors.ts';
+import { operatingError, StreamHouseError } from '../core/errors.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../core/ids.ts';
 import { TOPIC_NAME_CHARACTERS_MAX } from '../core/limits.ts';
 import type { TopicCatalogue } from './broker.ts';
@@ -104,16 +104,18 @@ export class TopicService implements TopicCatalogue {
 
   async delete(name: string): Promise<void> {
     checkTopicName(name);
-    await this.#parts.store.deleteTopic(name);
-    void this.finishDeletions();
+    try {
+      await this.#parts.store.deleteTopic(name);
+    } finally {
+      // Also when its outcome is unknown: what was deleted must reach the shards.
+      void this.finishDeletions();
+    }
   }
 
   /** Sees to it that every deleted topic's end reaches all shards; goes on trying until it did. */
   finishDeletions(): Promise<void> {
     this.#again = true;
-    this.#finishing ??= this.#finishAll().finally(() => {
-      this.#finishing = null;
-    });
+    this.#finishing ??= this.#finishAll();
     return this.#finishing;
   }
 
@@ -123,12 +125,14 @@ export class TopicService implements TopicCatalogue {
       try {
         await this.#finishOnce();
       } catch (error) {
-        const failure = asOperatingError(error, 'store-unavailable', 'finishing deletions');
+        const failure = operatingError(error);
         this.#parts.warn('a topic deletion has not reached all shards yet', { error: failure.toPlain() });
         this.#again = true;
         await sleep(this.#parts.clock, DELETION_PAUSE_MS, this.#stopped.signal);
       }
     }
+    // In the same turn as the last look at #again, so that who asks later begins anew.
+    this.#finishing = null;
   }
 
   async #finishOnce(): Promise<void> {

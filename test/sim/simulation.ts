@@ -114,6 +114,7 @@ class Simulation implements BrokerWorld, ClientWorld {
       uploadsInFlightMax: 1 + random.below(4),
       uploadDeadlineMs: 150,
       checkpointLogBytes: 150 + random.below(1200),
+      unsettledBytesMax: 64 * 1024 * 1024,
       checkpointIntervalMs: 1000,
     };
     this.indexBytes = random.below(2) === 0 ? 1500 : 100_000;

@@ -49,6 +49,18 @@ export async function startDoor(
     connectionsMax: 100,
     ...changes,
   };
+  const counted = {
+    admit(bytes: number) {
+      assert(bytes > 0);
+      if (admission.held + bytes > admission.limit) return false;
+      admission.held += bytes;
+      return true;
+    },
+    release(bytes: number) {
+      admission.held -= bytes;
+      assert(admission.held >= 0);
+    },
+  };
   const door = createHttpDoor(
     broker,
     settings,
@@ -62,18 +74,7 @@ export async function startDoor(
       internalError: (error) => internal.push(error),
     },
     systemClock,
-    {
-      admit(bytes) {
-        assert(bytes > 0);
-        if (admission.held + bytes > admission.limit) return false;
-        admission.held += bytes;
-        return true;
-      },
-      release(bytes) {
-        admission.held -= bytes;
-        assert(admission.held >= 0);
-      },
-    },
+    { bodies: counted, answers: counted },
   );
   const { port } = await door.listen('127.0.0.1', 0);
   t.after(() => door.close({ graceMs: 0 }));

@@ -150,6 +150,7 @@ export class InlineBroker {
         uploadsInFlightMax: 4,
         uploadDeadlineMs: 1000,
         checkpointLogBytes: 1024,
+        unsettledBytesMax: 64 * 1024 * 1024,
         checkpointIntervalMs: 60_000,
       },
       counters: new ThreadCounters(this.#memory, LANES),

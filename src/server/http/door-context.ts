@@ -36,13 +36,21 @@ export const HTTP_DOOR_DEFAULTS = {
   pipelinedRequestsMax: 4096,
 } as const;
 
+/** Bytes that the door may hold; apart, so that readers who do not take their answers shut no producer out. */
+export interface DoorAdmission {
+  /** Of bodies that are being read. */
+  readonly bodies: BodyAdmission;
+  /** Of large answers that are being taken. */
+  readonly answers: BodyAdmission;
+}
+
 export interface DoorContext {
   readonly broker: Broker;
   readonly settings: HttpDoorSettings;
   readonly responder: Responder;
   readonly observer: HttpObserver;
   readonly clock: Clock;
-  readonly admission: BodyAdmission;
+  readonly admission: DoorAdmission;
   /** Aborted when the door begins to close: long polls answer at once. */
   readonly closing: AbortSignal;
   /** Where the door listens; null before. */

@@ -16,8 +16,8 @@ import { isJsonBody, PLAIN_JSON } from '../../protocol/http/media-type.ts';
 import type { Broker } from '../../route/broker.ts';
 import { clusterRoutes } from './cluster-routes.ts';
 import { connectionFaultAnswer, connectionFaultText } from './connection-fault.ts';
-import type { DoorContext, HttpDoorSettings } from './door-context.ts';
-import { type BodyAdmission, type BodySink, type DoorConnection, DoorRequest } from './door-request.ts';
+import type { DoorAdmission, DoorContext, HttpDoorSettings } from './door-context.ts';
+import { type BodySink, type DoorConnection, DoorRequest } from './door-request.ts';
 import { GatheredWrites } from './gathered-writes.ts';
 import type { HttpObserver } from './http-observer.ts';
 import { openApiText } from './openapi.ts';
@@ -58,7 +58,7 @@ export function createHttpDoor(
   settings: HttpDoorSettings,
   observer: HttpObserver,
   clock: Clock,
-  admission: BodyAdmission,
+  admission: DoorAdmission,
 ): HttpDoor {
   return new NodeHttpDoor(broker, settings, observer, clock, admission);
 }
@@ -79,7 +79,7 @@ class NodeHttpDoor implements HttpDoor {
     settings: HttpDoorSettings,
     observer: HttpObserver,
     clock: Clock,
-    admission: BodyAdmission,
+    admission: DoorAdmission,
   ) {
     this.#responder = new Responder(observer, clock);
     this.#context = {
@@ -268,7 +268,7 @@ class NodeHttpDoor implements HttpDoor {
   #reply(request: DoorRequest, response: ServerResponse, reply: Reply): void {
     const bytes = typeof reply.body === 'string' ? Buffer.from(reply.body) : reply.body;
     const held = bytes === null || bytes.length <= COUNTED_ANSWER_BYTES ? 0 : bytes.length;
-    if (held > 0 && !this.#context.admission.admit(held)) {
+    if (held > 0 && !this.#context.admission.answers.admit(held)) {
       this.#responder.error(request, response, {
         code: 'overloaded',
         message: 'too many bytes of answers under way; ask for fewer or try again',
@@ -283,7 +283,7 @@ class NodeHttpDoor implements HttpDoor {
   #releaseWhenSent(request: DoorRequest, response: ServerResponse, bytes: number): void {
     let held = true;
     const release = () => {
-      if (held) this.#context.admission.release(bytes);
+      if (held) this.#context.admission.answers.release(bytes);
       held = false;
     };
     response.once('finish', release);

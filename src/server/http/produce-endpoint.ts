@@ -116,7 +116,8 @@ export function startBody(
   response: ServerResponse,
   sink: BodySink,
 ): void {
-  const { admission, settings } = context;
+  const { settings } = context;
+  const admission = context.admission.bodies;
   const declared = request.declaredBytes();
   if (declared > settings.bodyBytesMax) refuseBody(context, request, response, 'too-large');
   else if (declared > 0 && !admission.admit(declared)) refuseBody(context, request, response, 'not-admitted');

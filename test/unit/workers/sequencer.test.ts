@@ -47,6 +47,7 @@ function start(state: MemoryMetadataState, incarnation: number) {
       uploadsInFlightMax: 2,
       uploadDeadlineMs: 1000,
       checkpointLogBytes: 1 << 20,
+      unsettledBytesMax: 64 * 1024 * 1024,
       checkpointIntervalMs: 60_000,
     },
     counters: new ThreadCounters(allocateCounters(1), 0),
