@@ -54,7 +54,8 @@ export async function pageOutShard(
   let failure: unknown = null;
   for (let at = 0; at < blocks.length; at += PAGE_OUT_PAGES_MAX) {
     const some = blocks.slice(at, at + PAGE_OUT_PAGES_MAX);
-    failure ??= await completeBlocks(some, parts.loader);
+    const unread = await completeBlocks(some, parts.loader);
+    failure ??= unread;
     const whole = some.filter((block) => block.isComplete || block.state !== DIRTY);
     for (let done = 0; done < whole.length; ) {
       if (at + done > 0) await sleep(parts.clock, 0);

@@ -33,6 +33,18 @@ function applied(state: ShardState, body: SlicesEntry | null): ShardState {
 const stamp = (baseSequence: number, producerId = 9) => ({ producerId, producerEpoch: 0, baseSequence });
 
 describe('planning an entry', () => {
+  it('answers a duplicate of what is committed, though a later batch of its producer was given up', () => {
+    const first = plan(new ShardState(0), [
+      sealSample([{ partition: 0, payloads: ['a'], producer: stamp(0) }]),
+    ]);
+    const state = applied(new ShardState(0), first.body);
+    const again = sealSample([{ partition: 0, payloads: ['a'], producer: stamp(0) }], 2);
+    const planned = plan(state, [again], () => true);
+    assert.equal(planned.body, null);
+    assert.deepEqual([...answersOf(planned.answers)], [[2000, 0]]);
+    assert.deepEqual([planned.duplicates, planned.refused], [1, 0]);
+  });
+
   it('gives offsets in the order of sealing, several objects in one entry', () => {
     const state = new ShardState(0);
     const first = sealSample([

@@ -3,13 +3,14 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../src/core/clock.ts';
+import { type Clock, systemClock } from '../../../src/core/clock.ts';
 import type { ErrorCode } from '../../../src/core/errors.ts';
 import { seededRandom } from '../../../src/core/random.ts';
 import type { ProducerStamp } from '../../../src/core/record-batch.ts';
 import { MemoryMetadataState } from '../../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../../storage/metadata/memory/memory-metadata-store.ts';
 import { MemoryObjectStore } from '../../../storage/objects/memory-object-store.ts';
+import type { ObjectStore } from '../../../storage/objects/object-store.ts';
 import { readAnswers } from '../../../workers/append-codec.ts';
 import { buildAppends } from '../../../workers/lane-produce.ts';
 import type { LaneOrder, SequencerReply } from '../../../workers/messages.ts';
@@ -27,15 +28,22 @@ async function cluster(): Promise<MemoryMetadataState> {
   return state;
 }
 
+interface StartOptions {
+  objects?: ObjectStore;
+  clock?: Clock;
+  unsettledBytesMax?: number;
+}
+
 /** A sequencer with one lane that opens whatever it is given, over one of several stores on `state`. */
-function start(state: MemoryMetadataState, incarnation: number) {
+function start(state: MemoryMetadataState, incarnation: number, options: StartOptions = {}) {
+  const { objects = new MemoryObjectStore(systemClock), clock = systemClock } = options;
   const reports: SequencerReply[] = [];
   const orders: LaneOrder[] = [];
   const store = new FaultyMetadataStore(new MemoryMetadataStore(state));
   const sequencer = new Sequencer({
     store,
-    objects: new MemoryObjectStore(systemClock),
-    clock: systemClock,
+    objects,
+    clock,
     random: seededRandom(incarnation),
     incarnation,
     laneCount: 1,
@@ -47,7 +55,7 @@ function start(state: MemoryMetadataState, incarnation: number) {
       uploadsInFlightMax: 2,
       uploadDeadlineMs: 1000,
       checkpointLogBytes: 1 << 20,
-      unsettledBytesMax: 64 * 1024 * 1024,
+      unsettledBytesMax: options.unsettledBytesMax ?? 64 * 1024 * 1024,
       checkpointIntervalMs: 60_000,
     },
     counters: new ThreadCounters(allocateCounters(1), 0),
@@ -75,8 +83,8 @@ function start(state: MemoryMetadataState, incarnation: number) {
     }
     return all;
   };
-  const append = (slot: number, partition: number, producer: ProducerStamp | null) => {
-    const one = { slot, generation: 0, topicId: 1, partition, producer, payloads: ['x'] };
+  const append = (slot: number, partition: number, producer: ProducerStamp | null, payload = 'x') => {
+    const one = { slot, generation: 0, topicId: 1, partition, producer, payloads: [payload] };
     sequencer.fromLane(0, { type: 'append', bytes: buildAppends(packProduce([one]), 1).bytes });
   };
   const of = (type: SequencerReply['type'], shard: number) =>
@@ -92,8 +100,8 @@ async function until(holds: () => boolean): Promise<void> {
   }
 }
 
-async function holding(state: MemoryMetadataState, incarnation: number) {
-  const running = start(state, incarnation);
+async function holding(state: MemoryMetadataState, incarnation: number, options: StartOptions = {}) {
+  const running = start(state, incarnation, options);
   for (let shard = 0; shard < SHARDS; shard++) running.sequencer.take(shard);
   await until(() => running.of('held', 0) > 0 && running.of('held', 1) > 0);
   return running;
@@ -190,5 +198,69 @@ describe('sequencer', () => {
       epochs,
     );
     sequencer.stop();
+  });
+
+  it('acknowledges nothing more once its incarnation turns out to be in use already', async () => {
+    const objects = new MemoryObjectStore(systemClock);
+    const first = await holding(await cluster(), 1, { objects });
+    first.append(0, 0, null);
+    await until(() => first.answers().length === 1);
+    first.sequencer.stop();
+    // The store was restored from before all that: the incarnation is given again, its first object is there.
+    const restored = await cluster();
+    const second = await holding(restored, 1, { objects });
+    const heads = restored.shards.map(({ head }) => head.headSeq);
+    second.append(1, 0, null, 'other');
+    await until(() => second.reports.some(({ type }) => type === 'fatal'));
+    second.append(2, 0, null, 'another');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual(
+      second.answers().filter(([, code]) => code === null),
+      [],
+    );
+    assert.deepEqual(
+      restored.shards.map(({ head }) => head.headSeq),
+      heads,
+    );
+    const fatal = second.reports.find((reply) => reply.type === 'fatal');
+    assert.equal(fatal?.type === 'fatal' && fatal.error.code, 'store-went-back');
+  });
+
+  it('holds no bytes of objects that lanes have, and refuses appends while too many are unsettled', async () => {
+    const running = await holding(await cluster(), 1, { unsettledBytesMax: 20_000 });
+    const { store, append, answers, sequencer } = running;
+    // Every append fails from here on, so nothing is ever settled.
+    store.inject({ on: 'appendEntries', effect: { kind: 'error-before', code: 'store-unavailable' } });
+    for (let i = 0; i < 10; i++) {
+      append(i, 0, null, 'x'.repeat(5_000));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await until(() => answers().some(([, code]) => code === 'overloaded'));
+    const refused = answers().filter(([, code]) => code === 'overloaded').length;
+    assert.ok(refused >= 4 && refused <= 6, `${refused} of 10 were refused`);
+    store.heal();
+    await until(() => answers().length === 10);
+    append(10, 0, null);
+    await until(() => answers().length === 11);
+    assert.equal(answers()[10][1], null);
+    sequencer.stop();
+  });
+
+  it("follows a wall clock that jumps ahead by an hour of the log's time at most", async () => {
+    const state = await cluster();
+    let wallMs = 1_700_000_000_000;
+    const clock: Clock = { ...systemClock, wallMs: () => wallMs };
+    const first = await holding(state, 1, { clock });
+    const producer = { producerId: 5, producerEpoch: 0, baseSequence: 0 };
+    first.append(0, 0, producer);
+    await until(() => first.answers().length === 1);
+    first.sequencer.stop();
+    wallMs += 25 * 60 * 60 * 1000;
+    const second = await holding(state, 2, { clock });
+    // Its acknowledgement was lost, so the producer sends it again.
+    second.append(1, 0, producer);
+    await until(() => second.answers().length === 1);
+    assert.deepEqual(second.answers(), [[1, null, first.answers()[0][2]]]);
+    second.sequencer.stop();
   });
 });
