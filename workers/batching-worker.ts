@@ -41,7 +41,12 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
   // An attempt may take as long as the upload: on a slow link shorter ones would all be given up half-way, and one
   // that hangs is covered by the hedge.
   const attemptMsMax = task.settings.uploadDeadlineMs;
-  const objects = new RetryingObjectStore(opened, { clock, random, policy: { attemptMsMax } });
+  const objects = new RetryingObjectStore(opened, {
+    clock,
+    random,
+    policy: { attemptMsMax },
+    onRetry: () => counters.add('objectRetriesTotal'),
+  });
   const report = (reply: SequencerReply) => port.postMessage(reply);
   const sequencer = new Sequencer({
     store,

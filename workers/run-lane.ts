@@ -71,6 +71,7 @@ async function runWith(
   const objects = new RetryingObjectStore(await openObjectStore(task.objectsUrl, options), {
     ...options,
     policy: { attemptsMax: COLD_READ_ATTEMPTS_MAX },
+    onRetry: () => counters.add('objectRetriesTotal'),
   });
   const reader = new BlockReader({
     store: objects,

@@ -23,6 +23,7 @@ export const COUNTERS = {
   objectsPutTotal: 'Batch objects uploaded',
   objectBytesTotal: 'Bytes of batch objects uploaded',
   objectsFailedTotal: 'Batch objects given up',
+  objectRetriesTotal: 'Calls to the object store that were made again',
   uploadHedgesTotal: 'Uploads sent a second time because they were slow',
   slicesTotal: 'Slices in uploaded objects: what one object per partition and window would have been',
   entriesCommittedTotal: 'Log entries committed',
