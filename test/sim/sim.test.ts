@@ -10,7 +10,7 @@ import { describeFailure, runSeeds } from './seeds.ts';
 import { simulate } from './simulation.ts';
 
 /** Seeds of a test run; `npm run sim` takes more. */
-const SEEDS = 2000;
+const SEEDS = 3000;
 /** Among so many seeds every mutant must be caught; most are by the first few. */
 const MUTANT_SEEDS = 1500;
 
