@@ -5,11 +5,13 @@
  *   start  metadata store -> object store and cluster stamp -> agent -> threads -> shards taken -> doors
  *   stop   doors refuse -> requests under way end -> batching worker drains and releases -> threads -> stores
  */
-import { closeSync, fsyncSync, mkdirSync, openSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { once } from 'node:events';
+import { mkdir, open, stat } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
 import type { ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
+import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
 import { countedMetadata } from '../workers/counted-metadata.ts';
 import type { LaneReply, SequencerReply } from '../workers/messages.ts';
@@ -57,16 +59,18 @@ export interface RunningBroker {
 export async function startBroker(settings: Settings): Promise<RunningBroker> {
   const log = createLogger(settings.logLevel, settings.agentId);
   const clock = systemClock;
-  makeDataDirectory(settings);
-  const metadata = await openMetadata(settings.metadata, { role: 'broker' });
+  await checkListenAddress(settings.listen);
+  await makeDataDirectory(settings);
+  const metadata = await naming('metadata', openMetadata(settings.metadata, { role: 'broker' }));
   try {
-    const cluster = await joinCluster({
+    const joining = joinCluster({
       store: metadata.store,
       objectsUrl: settings.objects,
       shardCount: settings.shards,
       clock,
       random: systemRandom,
     });
+    const cluster = await naming('objects', joining);
     const broker = new ComposedBroker(settings, cluster, metadata, clock, log);
     return await broker.start();
   } catch (error) {
@@ -76,28 +80,41 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
 }
 
 /** Nothing is made where both URLs point elsewhere. 'invalid-setting'. */
-function makeDataDirectory({ data, metadata, objects }: Settings): void {
+async function makeDataDirectory({ data, metadata, objects }: Settings): Promise<void> {
   if (!metadata.startsWith(`sqlite:${data}`) && !objects.startsWith(`file:${data}`)) return;
   try {
-    const first = mkdirSync(data, { recursive: true });
-    if (first !== undefined) syncParents(first, data);
+    await makeDirectories(data, { mkdir, open, stat });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new StreamHouseError('invalid-setting', `the data directory ${data} cannot be made (${code})`);
   }
 }
 
-/** New directories are there after a power loss only if those that hold them were synced. */
-function syncParents(first: string, last: string): void {
-  const top = dirname(resolve(first));
-  for (let parent = dirname(resolve(last)); ; parent = dirname(parent)) {
-    const handle = openSync(parent, 'r');
-    try {
-      fsyncSync(handle);
-    } finally {
-      closeSync(handle);
+/** An address that cannot be listened on is told before anything is created. 'conflict', 'invalid-setting'. */
+async function checkListenAddress(listen: string): Promise<void> {
+  const { host, port } = splitAddress(listen) as { host: string; port: number };
+  const probe = createServer();
+  try {
+    probe.listen(port, host);
+    await once(probe, 'listening');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EADDRINUSE') {
+      throw new StreamHouseError('conflict', `listen address ${listen}: it is in use already`);
     }
-    if (parent === top || parent === dirname(parent)) return;
+    throw new StreamHouseError('invalid-setting', `listen address ${listen}: it cannot be had (${code})`);
+  } finally {
+    probe.close();
+  }
+}
+
+/** A URL that its backend does not take is told with the name of its setting. */
+async function naming<T>(setting: string, opening: Promise<T>): Promise<T> {
+  try {
+    return await opening;
+  } catch (error) {
+    if (!(error instanceof StreamHouseError) || error.code !== 'invalid-setting') throw error;
+    throw new StreamHouseError('invalid-setting', `setting ${setting}: ${error.message}`);
   }
 }
 

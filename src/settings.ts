@@ -397,7 +397,7 @@ function parseSetting(spec: SettingSpec, { value, source }: Given): string | num
     }
     case 'address':
       if (typeof value !== 'string' || splitAddress(value) === null) {
-        throw wrong(source, `${shown(value)} is not HOST:PORT`);
+        throw wrong(source, `${shown(value)} is not HOST:PORT with a port up to 65535`);
       }
       return value;
     case 'url':

@@ -30,7 +30,7 @@ export function define(command: Command, shell: Shell): void {
     .description(
       'Appends one record per line of FILE, or of standard input without FILE or with -.\n' +
         'Records of a partition keep their order. What the broker certainly did not take (it was busy, there\n' +
-        'was no connection) is sent again for up to a minute. When a reply is lost, the records of that request\n' +
+        'was no connection) is sent again for up to a minute once it has begun. When a reply is lost, the records of that request\n' +
         'may or may not have been appended: produce then stops and says how many are in doubt; with\n' +
         '--idempotent it sends them again under the same sequence numbers, so that each is appended once.',
     )
@@ -78,7 +78,7 @@ async function produce(
     throw new UsageError(`--partition: ${topic} has the partitions 0 to ${partitionCount - 1}`);
   }
   const fromFile = file !== undefined && file !== '-';
-  const inputBytes = fromFile ? (await stat(file)).size : null;
+  const inputBytes = fromFile ? await fileBytes(file) : null;
   const producer = options.idempotent ? await client.allocateProducerId() : null;
   const startedMs = shell.clock.monotonicMs();
   const progress = openProgress(inputBytes, shell);
@@ -113,6 +113,18 @@ async function produce(
     progress.stop();
   }
   await summarize(sender, topic, shell.clock.monotonicMs() - startedMs, error, options, shell);
+}
+
+/** The size of what may be a pipe is null. A file that cannot be read is a wrong argument. */
+async function fileBytes(file: string): Promise<number | null> {
+  try {
+    const found = await stat(file);
+    if (found.isDirectory()) throw new UsageError(`${file} is a directory`);
+    return found.isFile() ? found.size : null;
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`${file} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
 }
 
 interface Progress {
@@ -153,7 +165,14 @@ async function sendAll(
   for await (const text of lines(input)) {
     line++;
     bytes += text.length + 1;
-    const record = toRecord(text, line, options);
+    let record: OutgoingRecord | null;
+    try {
+      record = toRecord(text, line, options);
+    } catch (error) {
+      // What came before it is sent all the same.
+      await sender.flush();
+      throw error;
+    }
     if (record === null) continue;
     const room = sender.add(record);
     if (room !== undefined) {

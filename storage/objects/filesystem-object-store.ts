@@ -11,6 +11,7 @@ import path from 'node:path';
 import type { Clock } from '../../src/core/clock.ts';
 import { StreamHouseError } from '../../src/core/errors.ts';
 import type { Random } from '../../src/core/random.ts';
+import { makeDirectories } from './make-directories.ts';
 import {
   assertByteRange,
   type ByteRange,
@@ -200,15 +201,7 @@ export class FilesystemObjectStore implements ObjectStore {
 
   async #prepare(): Promise<void> {
     const temporaries = path.join(this.#root, TEMPORARY_DIRECTORY);
-    const firstMade = await this.#files.mkdir(temporaries, { recursive: true });
-    if (firstMade !== undefined) {
-      // Every directory that was made, and the one that holds the first of them.
-      const from = path.dirname(firstMade);
-      for (let at = path.dirname(temporaries); ; at = path.dirname(at)) {
-        await this.#syncDirectory(at);
-        if (at === from || at === path.dirname(at)) break;
-      }
-    }
+    await makeDirectories(temporaries, this.#files);
     const oldMs = this.#clock.wallMs() - TEMPORARY_AGE_MS_MAX;
     for (const name of await this.#files.readdir(temporaries)) {
       const file = path.join(temporaries, name);

@@ -88,10 +88,14 @@ describe('serve', () => {
       [
         ['--listen', new URL(url).host, '--data', join(directory, 'other')],
         1,
-        /^streamhouse: .*EADDRINUSE.*\n$/,
+        /^streamhouse: .*listen address .*: it is in use already\n$/,
       ],
       [['--data', join(directory, 'x'), '--metadata', 'nonsense:x'], 2, /^streamhouse: .*metadata.*\n$/],
-      [['--data', join(directory, 'y'), '--objects', 'nonsense:x'], 2, /^streamhouse: object URL .*\n$/],
+      [
+        ['--data', join(directory, 'y'), '--objects', 'nonsense:x'],
+        2,
+        /^streamhouse: setting objects: object URL .*\n$/,
+      ],
       [['--data', MAIN], 2, /^streamhouse: .*main\.ts.*\n$/],
     ];
     for (const [args, code, pattern] of cases) {

@@ -216,8 +216,8 @@ describe('produce', () => {
     assertOneLine(partition.stderr, /--partition: t has the partitions 0 to 1/);
     assert.equal((await run('produce none', { stdin: 'x\n' })).code, 1);
     const file = await run(`produce t ${join(directory, 'none')}`);
-    assertOneLine(file.stderr, /^streamhouse: ENOENT: .*none/);
-    assert.equal(file.code, 1);
+    assertOneLine(file.stderr, /^streamhouse: .*none cannot be read \(ENOENT\)/);
+    assert.equal(file.code, 2);
   });
 
   it('says how many records are in doubt when a reply is lost', async () => {

@@ -193,7 +193,11 @@ describe('settings', () => {
     assert.deepEqual(splitAddress('[::1]:0'), { host: '::1', port: 0 });
     assert.deepEqual(splitAddress('localhost:65535'), { host: 'localhost', port: 65535 });
     for (const text of ['localhost', ':80', '127.0.0.1:65536', 'a:b', '::1:80', 'http://x:1', 'x:1\n', '']) {
-      assert.match(messageOf({ flags: { listen: text } }), /^--listen: .* is not HOST:PORT$/, text);
+      assert.match(
+        messageOf({ flags: { listen: text } }),
+        /^--listen: .* is not HOST:PORT with a port up to 65535$/,
+        text,
+      );
     }
     assert.equal(read({ flags: { advertise: 'broker-1.local:80' } }).advertise, 'broker-1.local:80');
     assert.equal(read({}).advertise, null);

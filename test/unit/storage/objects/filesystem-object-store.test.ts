@@ -120,7 +120,7 @@ describe('filesystem object store', () => {
     await FilesystemObjectStore.open(path.join(root, 'x/y'), { ...base, files });
     assert.deepEqual(
       trace.filter((step) => step.startsWith('sync')),
-      ['sync x/y', 'sync x', 'sync .'],
+      ['sync .', 'sync x', 'sync x/y'],
     );
   });
 
@@ -277,4 +277,8 @@ describe('filesystem object store', () => {
       withCode('disk-full'),
     );
   });
+});
+
+it('comes back with an error where directories cannot be made', { timeout: 10_000 }, async () => {
+  await assert.rejects(FilesystemObjectStore.open('/proc/no/such', base));
 });
