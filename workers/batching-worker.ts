@@ -23,6 +23,8 @@ export interface BatchingTask {
   objectsUrl: string;
   counters: SharedArrayBuffer;
   counterBlock: number;
+  /** A Float64Array over it: the newest committed entry of each shard, kept over restarts of this thread. */
+  knownSeq: SharedArrayBuffer;
 }
 
 /** From the main thread besides requests: lanes that were started or ended, and the end of it all. */
@@ -55,6 +57,7 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
     random,
     incarnation: task.incarnation,
     laneCount: task.laneCount,
+    knownSeq: new Float64Array(task.knownSeq),
     settings: task.settings,
     counters,
     report,

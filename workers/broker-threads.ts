@@ -61,12 +61,14 @@ export class BrokerThreads {
   readonly #parts: BrokerThreadsParts;
   readonly #lanes: LanePool;
   #worker: Worker | null = null;
+  readonly #knownSeq: SharedArrayBuffer;
   #restartTimesMs: number[] = [];
   #closing = false;
 
   constructor(parts: BrokerThreadsParts) {
     this.#parts = parts;
-    const { laneCount } = parts.settings;
+    const { laneCount, sequencer } = parts.settings;
+    this.#knownSeq = new SharedArrayBuffer(sequencer.shardCount * Float64Array.BYTES_PER_ELEMENT);
     this.#lanes = new ThreadLanePool(laneCount, {
       reply: (lane, reply) => parts.events.laneReply(lane, reply),
       ended: (lane, error) => this.#laneEnded(lane, error),
@@ -161,6 +163,7 @@ export class BrokerThreads {
       objectsUrl: settings.objectsUrl,
       counters,
       counterBlock: settings.laneCount,
+      knownSeq: this.#knownSeq,
     };
     const worker = new Worker(threadUrl('batching-worker', import.meta.url), {
       workerData: task,

@@ -44,6 +44,11 @@ export interface SequencerParts {
   laneCount: number;
   settings: SequencerSettings;
   counters: ThreadCounters;
+  /**
+   * By shard, the newest entry that this process knows to be committed: in shared memory, so that a batching worker's
+   * successor knows it too. Without it nothing is known yet.
+   */
+  knownSeq?: Float64Array;
   /** To the main thread. */
   report(reply: SequencerReply): void;
 }
@@ -58,8 +63,7 @@ export class Sequencer {
   readonly #pipeline: ObjectPipeline;
   readonly #checkpointer: Checkpointer;
   readonly #holders = new Map<number, ShardHolder>();
-  /** Newest entry of each shard that this process knows to be committed. */
-  readonly #knownSeq = new Map<number, number>();
+  readonly #knownSeq: Float64Array;
   #commitNumber = 0;
   #committing = false;
   #idleWaiters: (() => void)[] = [];
@@ -67,6 +71,7 @@ export class Sequencer {
   constructor(parts: SequencerParts) {
     this.#parts = parts;
     const { objects, clock, counters, incarnation, settings } = parts;
+    this.#knownSeq = parts.knownSeq ?? new Float64Array(settings.shardCount);
     this.lanes = new LaneDesk(parts.laneCount, incarnation * PAGE_OUTS_PER_INCARNATION);
     this.#pipeline = new ObjectPipeline({
       settings,
@@ -115,7 +120,7 @@ export class Sequencer {
     if (present && present.phase !== 'lost') return;
     const holder = new ShardHolder(shard, this.#holderParts());
     this.#holders.set(shard, holder);
-    holder.take(this.#knownSeq.get(shard) ?? 0).then(
+    holder.take(this.#knownSeq[shard]).then(
       (order) => {
         if (holder.phase !== 'serving') return;
         this.#parts.counters.add('takeoversTotal');
@@ -191,7 +196,7 @@ export class Sequencer {
   }
 
   #noteSeq(shard: number, seq: number): void {
-    if (seq > (this.#knownSeq.get(shard) ?? 0)) this.#knownSeq.set(shard, seq);
+    if (seq > this.#knownSeq[shard]) this.#knownSeq[shard] = seq;
   }
 
   // -- Lanes -------------------------------------------------------------------------------------------

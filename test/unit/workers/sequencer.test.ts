@@ -32,6 +32,7 @@ interface StartOptions {
   objects?: ObjectStore;
   clock?: Clock;
   unsettledBytesMax?: number;
+  knownSeq?: Float64Array;
 }
 
 /** A sequencer with one lane that opens whatever it is given, over one of several stores on `state`. */
@@ -47,6 +48,7 @@ function start(state: MemoryMetadataState, incarnation: number, options: StartOp
     random: seededRandom(incarnation),
     incarnation,
     laneCount: 1,
+    knownSeq: options.knownSeq,
     settings: {
       windowMs: 1,
       bytesMax: 1 << 20,
@@ -198,6 +200,21 @@ describe('sequencer', () => {
       epochs,
     );
     sequencer.stop();
+  });
+
+  it('knows what its predecessor in the process had committed, and stops when the store has less', async () => {
+    const knownSeq = new Float64Array(new SharedArrayBuffer(SHARDS * 8));
+    const first = await holding(await cluster(), 1, { knownSeq });
+    first.append(0, 0, null);
+    await until(() => first.answers().length === 1);
+    first.sequencer.stop();
+    assert.deepEqual([...knownSeq].sort(), [1, 2]);
+    const restored = await cluster();
+    const second = start(restored, 2, { knownSeq });
+    second.sequencer.take(0);
+    second.sequencer.take(1);
+    await until(() => second.reports.some(({ type }) => type === 'fatal'));
+    assert.equal(second.of('held', 0) + second.of('held', 1), 0);
   });
 
   it('acknowledges nothing more once its incarnation turns out to be in use already', async () => {
