@@ -17,7 +17,6 @@ import { type ErrorCode, operatingError, StreamHouseError } from '../src/core/er
 import type { Random } from '../src/core/random.ts';
 import type { AppendOutcome, MetadataStore, ObjectRow } from '../storage/metadata/metadata-store.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';
-import type { SealedObject } from './batch-builder.ts';
 import { Checkpointer, type CheckpointSettings } from './checkpointer.ts';
 import type { EntryBody } from './entry-codec.ts';
 import type { PlannedAnswers, QueuedPart } from './entry-plan.ts';
@@ -319,11 +318,9 @@ export class Sequencer {
     this.#committing = true;
     const startMs = clock.monotonicMs();
     counters.add('appendCallsTotal');
-    const rows = new Map<SealedObject, ObjectRow>();
-    for (const plan of plans) {
-      const objects = [...new Set(plan.parts.map((part) => part.object))];
-      for (let i = 0; i < objects.length; i++) rows.set(objects[i], plan.objects[i]);
-    }
+    // All of this incarnation's, so that the number alone tells them apart; several shards name the same.
+    const rows = new Map<number, ObjectRow>();
+    for (const plan of plans) for (const row of plan.objects) rows.set(row.object.number, row);
     let outcomes: AppendOutcome[] | StreamHouseError;
     try {
       outcomes = await store.appendEntries(
