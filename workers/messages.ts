@@ -73,8 +73,8 @@ export type LaneRequest =
   /** Packed produce appends (append-codec), in order. */
   | { type: 'produce'; bytes: Uint8Array }
   | { type: 'fetch'; id: number; parts: LaneFetchPart[]; bytesMax: number }
-  | { type: 'bounds'; id: number; topicId: number; partition: number; shard: number }
-  | { type: 'time'; id: number; topicId: number; partition: number; shard: number; timestampMs: number }
+  | { type: 'bounds'; id: number; topicId: number; partition: number }
+  | { type: 'time'; id: number; topicId: number; partition: number; timestampMs: number }
   /** Tell once when any of these partitions has an offset at or above the one given, or has gone. */
   | {
       type: 'watch';

@@ -203,13 +203,12 @@ export class FetchRouter implements FetchPath {
 
   async bounds(topic: Topic, partition: number): Promise<PartitionBounds> {
     const lane = this.#lane(topic, partition);
-    const { topicId, shard } = this.#part(topic, partition, 0, 0);
+    const { topicId } = topic;
     const reply = await this.#ask<'bounds'>(lane, (id) => ({
       type: 'bounds',
       id,
       topicId,
       partition,
-      shard,
     }));
     if (reply.error) throw StreamHouseError.fromPlain(reply.error);
     return { logStart: reply.logStart, nextOffset: reply.nextOffset };
@@ -221,13 +220,12 @@ export class FetchRouter implements FetchPath {
     timestampMs: number,
   ): Promise<{ offset: number; timestampMs: number } | null> {
     const lane = this.#lane(topic, partition);
-    const { topicId, shard } = this.#part(topic, partition, 0, 0);
+    const { topicId } = topic;
     const reply = await this.#ask<'time'>(lane, (id) => ({
       type: 'time',
       id,
       topicId,
       partition,
-      shard,
       timestampMs,
     }));
     if (reply.error) throw StreamHouseError.fromPlain(reply.error);

@@ -59,7 +59,7 @@ class PoolRig {
 
   /** Asks a lane for something that it answers whatever its state. */
   ask(lane: number, id: number): boolean {
-    return this.pool.post(lane, { type: 'bounds', id, topicId: 1, partition: 0, shard: 0 });
+    return this.pool.post(lane, { type: 'bounds', id, topicId: 1, partition: 0 });
   }
 
   /** Ids answered by a lane so far, in order. */
