@@ -12,16 +12,17 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { StreamHouseError } from '../src/core/errors.ts';
 
 /** Backends whose migrations are SQL files in a folder of that name beside this file. */
-export type SqlBackend = 'sqlite';
+export type SqlBackend = 'sqlite' | 'postgres' | 'cockroach';
 
 export interface Migration {
   /** From 1, dense. */
   number: number;
   /** The file's name without number and ending: what it is for. */
   name: string;
-  /** SHA-256 of the text, hex. */
+  /** SHA-256 of the text (of a DynamoDB migration: of what it declares), hex. */
   checksum: string;
-  sql: string;
+  /** null where the backend's migrations are code: its target knows what to do by the number. */
+  sql: string | null;
 }
 
 export type AppliedMigration = Pick<Migration, 'number' | 'name' | 'checksum'>;
@@ -47,7 +48,7 @@ const FILE_NAME = /^(\d{4})-([a-z0-9-]+)\.sql$/;
  * The migrations this binary knows for a backend, by number. The files lie beside this one, in the sources as in
  * the compiled package (the build copies them).
  */
-export function readMigrations(backend: SqlBackend): Migration[] {
+export function readSqlMigrations(backend: SqlBackend): Migration[] {
   const folder = new URL(`./${backend}/`, import.meta.url);
   const migrations = readdirSync(folder)
     .filter((file) => file.endsWith('.sql'))
@@ -59,6 +60,27 @@ export function readMigrations(backend: SqlBackend): Migration[] {
   });
   if (migrations.length === 0) throw new Error(`no migrations in ${folder.pathname}`);
   return migrations;
+}
+
+/** The text of a migration of an SQL backend. */
+export function sqlOf({ number, name, sql }: Migration): string {
+  if (sql === null) throw new Error(`migration ${pad(number)}-${name} has no SQL`);
+  return sql;
+}
+
+/** What to tell whoever may not, or was not asked to, apply what is pending. */
+export function schemaTooOld(
+  description: string,
+  known: readonly Migration[],
+  pending: readonly Migration[],
+): StreamHouseError {
+  const schema = known.length - pending.length;
+  return new StreamHouseError(
+    'schema-too-old',
+    `${description} has schema ${schema}, this version of streamhouse needs ${known.length}: run ` +
+      '`streamhouse migrate --metadata URL`',
+    { schema, known: known.length },
+  );
 }
 
 /** A migration from its file's name and text. The checksum does not depend on the platform's line endings. */

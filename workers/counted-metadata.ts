@@ -46,6 +46,11 @@ const HISTOGRAM_OF: Record<MetadataMethod, HistogramName> = {
   releaseLeases: 'metadataLeasesMs',
   listLeases: 'metadataReadHeadMs',
   allocateProducerIds: 'metadataOtherMs',
+  getLastIds: 'metadataOtherMs',
+  scanPages: 'metadataFindPagesMs',
+  importRows: 'metadataOtherMs',
+  importCluster: 'metadataOtherMs',
+  setMovedTo: 'metadataOtherMs',
 };
 
 /** `store` with every call counted. */

@@ -61,6 +61,7 @@ const KIND_OF = {
   fenced: 'fenced',
   'cluster-mismatch': 'conflict',
   'schema-too-new': 'conflict',
+  'schema-too-old': 'conflict',
   'corrupt-object': 'corrupt',
   'corrupt-entry': 'corrupt',
   'corrupt-page': 'corrupt',

@@ -7,7 +7,15 @@
 import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../src/core/errors.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../../src/core/ids.ts';
-import type { IndexPage, LogEntry, ObjectRow, ReferenceDrop } from './metadata-store.ts';
+import type {
+  ClusterInfo,
+  ImportedRows,
+  IndexPage,
+  LogEntry,
+  NewCluster,
+  ObjectRow,
+  ReferenceDrop,
+} from './metadata-store.ts';
 
 /** A commit id has 1 to 64 printable ASCII characters. */
 const COMMIT_ID = /^[\x21-\x7e]{1,64}$/;
@@ -37,14 +45,63 @@ export function checkBody(bytes: Uint8Array, bodyBytesMax: number, what: string)
 export function checkEntries(entries: readonly LogEntry[], bodyBytesMax: number): void {
   const shards = new Set<number>();
   for (const entry of entries) {
-    checkInteger(entry.shard, 'shard');
-    checkInteger(entry.seq, 'seq', 1);
-    checkInteger(entry.epoch, 'epoch');
-    assert(COMMIT_ID.test(entry.commitId), `a commit id of 1 to 64 ASCII characters: '${entry.commitId}'`);
     assert(!shards.has(entry.shard), `two entries for shard ${entry.shard} in one call`);
     shards.add(entry.shard);
-    checkBody(entry.body, bodyBytesMax, 'an entry');
+    checkEntry(entry, bodyBytesMax);
   }
+}
+
+function checkEntry(entry: LogEntry, bodyBytesMax: number): void {
+  checkInteger(entry.shard, 'shard');
+  checkInteger(entry.seq, 'seq', 1);
+  checkInteger(entry.epoch, 'epoch');
+  assert(COMMIT_ID.test(entry.commitId), `a commit id of 1 to 64 ASCII characters: '${entry.commitId}'`);
+  checkBody(entry.body, bodyBytesMax, 'an entry');
+}
+
+/** What comes from another store has been checked there; this is against a mistake of the copying code's. */
+export function checkImportedRows(rows: ImportedRows, bodyBytesMax: number): void {
+  for (const topic of [...(rows.topics ?? []), ...(rows.deletedTopics ?? [])]) {
+    checkInteger(topic.topicId, 'topicId', 1);
+    checkPartitionCount(topic.partitionCount);
+  }
+  for (const head of rows.heads ?? []) {
+    checkInteger(head.shard, 'shard');
+    checkInteger(head.headSeq, 'headSeq');
+    checkInteger(head.epoch, 'epoch');
+  }
+  for (const entry of rows.entries ?? []) checkEntry(entry, bodyBytesMax);
+  checkObjectRows(rows.objects ?? []);
+  for (const last of Object.values(rows.lastIds ?? {})) checkInteger(last, 'a last id');
+}
+
+/** A cluster as it is in the store where it is created. */
+export function newCluster({
+  clusterId,
+  storeIncarnation,
+  shardCount,
+  createdAtMs,
+}: NewCluster): ClusterInfo {
+  const first = { generation: 1, copiedFrom: null, movedTo: null };
+  return { clusterId, storeIncarnation, shardCount, createdAtMs, ...first };
+}
+
+/** Throws 'conflict' unless `cluster` may be written where `present` is and these heads are. */
+export function checkImportedCluster(
+  cluster: ClusterInfo,
+  present: ClusterInfo | null,
+  hasHead: (shard: number) => boolean,
+): void {
+  if (present && present.storeIncarnation !== cluster.storeIncarnation) {
+    throw new StreamHouseError('conflict', `the store holds cluster ${present.clusterId} already`);
+  }
+  for (let shard = 0; shard < cluster.shardCount; shard++) {
+    if (!hasHead(shard)) throw new StreamHouseError('conflict', `the head of shard ${shard} was not copied`);
+  }
+}
+
+export function noCluster(description: string): StreamHouseError {
+  return new StreamHouseError('conflict', `${description} holds no cluster`);
 }
 
 export function checkObjectRows(rows: readonly ObjectRow[]): void {

@@ -50,6 +50,11 @@ export const METADATA_METHODS = {
   releaseLeases: 'write',
   listLeases: 'read',
   allocateProducerIds: 'write',
+  getLastIds: 'read',
+  scanPages: 'read',
+  importRows: 'write',
+  importCluster: 'write',
+  setMovedTo: 'write',
 } as const satisfies Record<MetadataMethod, 'read' | 'write'>;
 
 /** Calls one method of a store by name. */
@@ -228,5 +233,25 @@ export abstract class ForwardingMetadataStore implements MetadataStore {
     ...args: MetadataArguments<'allocateProducerIds'>
   ): Promise<MetadataResult<'allocateProducerIds'>> {
     return this.forward('allocateProducerIds', args);
+  }
+
+  getLastIds(...args: MetadataArguments<'getLastIds'>): Promise<MetadataResult<'getLastIds'>> {
+    return this.forward('getLastIds', args);
+  }
+
+  scanPages(...args: MetadataArguments<'scanPages'>): Promise<MetadataResult<'scanPages'>> {
+    return this.forward('scanPages', args);
+  }
+
+  importRows(...args: MetadataArguments<'importRows'>): Promise<MetadataResult<'importRows'>> {
+    return this.forward('importRows', args);
+  }
+
+  importCluster(...args: MetadataArguments<'importCluster'>): Promise<MetadataResult<'importCluster'>> {
+    return this.forward('importCluster', args);
+  }
+
+  setMovedTo(...args: MetadataArguments<'setMovedTo'>): Promise<MetadataResult<'setMovedTo'>> {
+    return this.forward('setMovedTo', args);
   }
 }

@@ -13,14 +13,41 @@
  */
 import type { ObjectId, PartitionId } from '../../src/core/ids.ts';
 
-/** Stamped in the store and in the bucket; a mismatch refuses to start. */
-export interface ClusterInfo {
+/** What a cluster is created from. */
+export interface NewCluster {
   clusterId: string;
   /** New for every store that is created or copied to: tells a store that was swapped under a bucket. */
   storeIncarnation: string;
   /** Fixed when the cluster is created. */
   shardCount: number;
   createdAtMs: number;
+}
+
+/** Stamped in the store and in the bucket; a mismatch refuses to start. */
+export interface ClusterInfo extends NewCluster {
+  /** 1 in the store where the cluster was created, one more in every store that it was copied to since. */
+  generation: number;
+  /** The incarnation of the store that this one was copied from; null in generation 1. */
+  copiedFrom: string | null;
+  /** The incarnation of the store that this one was copied to: no broker may start on it any more. */
+  movedTo: string | null;
+}
+
+/** The last id that was given of each kind; 0 for none. */
+export interface LastIds {
+  topic: number;
+  incarnation: number;
+  producer: number;
+}
+
+/** Rows as another store holds them. */
+export interface ImportedRows {
+  topics?: readonly Topic[];
+  deletedTopics?: readonly Topic[];
+  heads?: readonly ShardHead[];
+  entries?: readonly LogEntry[];
+  objects?: readonly ListedObject[];
+  lastIds?: LastIds;
 }
 
 export interface Topic {
@@ -134,7 +161,7 @@ export interface MetadataStore {
 
   // -- Cluster -----------------------------------------------------------------------------------------
   /** Creates the cluster as proposed, with its `shardCount` heads at zero, if there is none; returns what is there. */
-  initCluster(proposed: ClusterInfo): Promise<ClusterInfo>;
+  initCluster(proposed: NewCluster): Promise<ClusterInfo>;
   /** null before `initCluster`. */
   getCluster(): Promise<ClusterInfo | null>;
 
@@ -241,6 +268,29 @@ export interface MetadataStore {
   // -- Ids -----------------------------------------------------------------------------------------------
   /** The first of `count` fresh producer ids, from 1. */
   allocateProducerIds(count: number): Promise<number>;
+
+  // -- Moving a cluster to another store; no broker may use either meanwhile -----------------------------
+  getLastIds(): Promise<LastIds>;
+  /**
+   * All pages of the store, in an order of its own. `cursor` null begins; a returned null ends. At most `limit`
+   * pages, perhaps none before the end.
+   */
+  scanPages(page: {
+    cursor: string | null;
+    limit: number;
+  }): Promise<{ pages: IndexPage[]; cursor: string | null }>;
+  /**
+   * Puts rows as they are, over what is there under the same key; entries without a look at the head; ids are only
+   * raised. Needs no cluster row. Idempotent. Pages and checkpoints go by putPages and putCheckpoint, after the heads.
+   */
+  importRows(rows: ImportedRows): Promise<void>;
+  /**
+   * The last step of copying: the cluster's row. 'conflict' if there is one of another storeIncarnation, and if a
+   * head is missing.
+   */
+  importCluster(cluster: ClusterInfo): Promise<void>;
+  /** Sets or takes back `movedTo`; 'conflict' where there is no cluster. */
+  setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo>;
 
   close(): Promise<void>;
 }

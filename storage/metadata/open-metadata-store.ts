@@ -1,25 +1,18 @@
 /**
- * From a URL to a metadata store. Owns: the one table of schemes, parsing, and how a store that is open on the
- * main thread is reached from the others (a handle that crosses to them). Does not own: any backend. A backend
- * that has its own connection in every thread gives a handle that is its URL instead of a port.
- *
- *   sqlite:PATH   the default; one storing thread writes, all others send it messages
- *   memory:       for tests; hosted on the thread that opened it, gone with the process
+ * From a URL to a metadata store that every thread can use. Owns: where a backend runs (a storing thread of its
+ * own; memory: on the thread that opened it) and how the store is reached from the others (a port that crosses to
+ * them). Does not own: any backend, nor the table of them (metadata-backends).
  */
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
-import { StreamHouseError } from '../../src/core/errors.ts';
-import type { HostedStore } from './hosted-store.ts';
-import { MemoryMetadataStore } from './memory/memory-metadata-store.ts';
+import { systemClock } from '../../src/core/clock.ts';
+import { systemRandom } from '../../src/core/random.ts';
+import type { HostedStore, OpenBackendOptions, OpenMetadataSettings } from './metadata-backend.ts';
+import { loadBackend, schemeOf } from './metadata-backends.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { RemoteMetadataStore } from './remote-metadata-store.ts';
 import { serveMetadataStore } from './served-metadata-store.ts';
-import { openSqliteStore } from './sqlite/open-sqlite-store.ts';
-
-/**
- * 'broker': owns the store, creates and migrates it ('conflict' if another broker owns it and the backend takes
- * one only). 'reader': for tools; never writes, and may open a store while a broker runs on it.
- */
-export type MetadataRole = 'broker' | 'reader';
+import { startStoreThread } from './start-store-thread.ts';
+import { StoreCounters } from './store-counters.ts';
 
 /** What crosses to another thread, once: the port in it moves. */
 export interface MetadataHandle {
@@ -32,6 +25,8 @@ export interface MetadataHandle {
 export interface OpenedMetadata {
   /** For the thread that opened it. Closing it closes this client only. */
   readonly store: MetadataStore;
+  /** What the backend counts of itself. */
+  readonly counters: StoreCounters;
   /** A new handle for one other thread; `transfer` goes into postMessage's transfer list. */
   threadHandle(): { handle: MetadataHandle; transfer: MessagePort[] };
   /** Rejects when the thread that hosts the store dies; else never settles. */
@@ -40,32 +35,22 @@ export interface OpenedMetadata {
   close(): Promise<void>;
 }
 
-type OpenBackend = (rest: string, role: MetadataRole) => Promise<HostedStore>;
-
-/** By scheme; `rest` is what follows the colon. */
-const BACKENDS = {
-  sqlite: openSqlite,
-  memory: openMemory,
-} as const satisfies Record<string, OpenBackend>;
-
-/** The schemes there are. The contract suite has a row for each. */
-export type MetadataScheme = keyof typeof BACKENDS;
-
 /** 'invalid-setting' for a URL that cannot be; else the backend's errors. */
-export async function openMetadata(url: string, options: { role: MetadataRole }): Promise<OpenedMetadata> {
-  const colon = url.indexOf(':');
-  const scheme = url.slice(0, Math.max(colon, 0));
-  if (!Object.hasOwn(BACKENDS, scheme)) {
-    // Not the whole URL: a later scheme's may hold a password.
-    throw wrongUrl(
-      colon < 0 ? 'a metadata URL begins with a scheme' : `unknown metadata scheme '${scheme}:'`,
-    );
-  }
-  const hosted = await BACKENDS[scheme as MetadataScheme](url.slice(colon + 1), options.role);
+export async function openMetadata(
+  url: string,
+  settings: Pick<OpenMetadataSettings, 'role'> & Partial<OpenMetadataSettings>,
+): Promise<OpenedMetadata> {
+  const counters = new StoreCounters();
+  const open = { migrate: false, ...settings };
+  const hosted =
+    schemeOf(url) === 'memory'
+      ? await hostHere(url, { ...open, clock: systemClock, random: systemRandom, counters })
+      : await startStoreThread({ ...open, url, counters: counters.memory });
   const { description, bodyBytesMax } = hosted;
   const store = new RemoteMetadataStore(hosted.port(), hosted);
   return {
     store,
+    counters,
     lost: hosted.lost,
     threadHandle() {
       const port = hosted.port();
@@ -83,19 +68,8 @@ export function attachMetadata(handle: MetadataHandle): MetadataStore {
   return new RemoteMetadataStore(handle.port, handle);
 }
 
-function wrongUrl(what: string): StreamHouseError {
-  const known = Object.keys(BACKENDS).map((scheme) => (scheme === 'sqlite' ? 'sqlite:PATH' : `${scheme}:`));
-  return new StreamHouseError('invalid-setting', `${what}; known are ${known.join(', ')}`);
-}
-
-async function openSqlite(rest: string, role: MetadataRole): Promise<HostedStore> {
-  if (rest === '' || rest.startsWith('//')) throw wrongUrl(`'sqlite:${rest}' names no file`);
-  return openSqliteStore({ path: rest, role });
-}
-
-async function openMemory(rest: string): Promise<HostedStore> {
-  if (rest !== '') throw wrongUrl(`'memory:${rest}' has something after its colon`);
-  const store = new MemoryMetadataStore();
+async function hostHere(url: string, options: OpenBackendOptions): Promise<HostedStore> {
+  const { store } = await (await loadBackend(url)).open(url, options);
   const ports: MessagePort[] = [];
   let lose: (error: unknown) => void = () => undefined;
   const lost = new Promise<never>((_, reject) => (lose = reject));

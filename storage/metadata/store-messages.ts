@@ -47,6 +47,10 @@ export function withOwnBytes<M extends MetadataMethod>(
   } else if (isOf(request, 'putCheckpoint')) {
     const [shard, pointer, bytes] = request.args;
     args = [shard, pointer, own(bytes)];
+  } else if (isOf(request, 'importRows')) {
+    const [rows] = request.args as MetadataArguments<'importRows'>;
+    const entries = rows.entries?.map((entry) => ({ ...entry, body: own(entry.body) }));
+    args = [{ ...rows, ...(entries && { entries }) }];
   }
   return { id, method, args: args as MetadataArguments<M> };
 }
@@ -76,6 +80,9 @@ export function moveResultBytes(method: MetadataMethod, result: unknown, moved: 
     case 'findPages':
     case 'listPages':
       for (const page of result as MetadataResult<'findPages'>) if (page) page.bytes = own(page.bytes);
+      return result;
+    case 'scanPages':
+      for (const page of (result as MetadataResult<'scanPages'>).pages) page.bytes = own(page.bytes);
       return result;
     case 'getCheckpoint':
       return own(result as MetadataResult<'getCheckpoint'>);

@@ -7,12 +7,9 @@ import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-stor
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
+import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts';
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
-import {
-  attachMetadata,
-  type MetadataScheme,
-  openMetadata,
-} from '../../storage/metadata/open-metadata-store.ts';
+import { attachMetadata, openMetadata } from '../../storage/metadata/open-metadata-store.ts';
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
 import { metadataStoreContract } from './metadata-store.ts';

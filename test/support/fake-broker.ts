@@ -45,7 +45,15 @@ const NAME = /^[a-zA-Z0-9._-]{1,249}$/;
 const TIMESTAMP_MS = 1_700_000_000_000;
 
 export class FakeBroker implements Broker {
-  readonly cluster = { clusterId: 'fake-cluster', storeIncarnation: 'i', shardCount: 8, createdAtMs: 1 };
+  readonly cluster = {
+    clusterId: 'fake-cluster',
+    storeIncarnation: 'i',
+    shardCount: 8,
+    createdAtMs: 1,
+    generation: 1,
+    copiedFrom: null,
+    movedTo: null,
+  };
   readonly info = { agentId: 'agent-a', incarnation: 7, zone: 'z1', version: '0.0.0-test' };
   readonly faults: FakeFaults = {
     submit: null,

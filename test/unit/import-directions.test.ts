@@ -41,12 +41,15 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 
 /** Packages, and the only places that may import them. Whatever is not here may not be imported at all. */
 const PACKAGES: Record<string, readonly string[]> = {
+  '@aws-sdk/client-dynamodb': ['storage/metadata/dynamodb/', 'migrations/'],
   '@aws-sdk/client-s3': ['storage/objects/'],
   'better-sqlite3': ['storage/metadata/sqlite/', 'migrations/'],
   'cli-progress': ['src/cli/'],
   commander: ['src/cli/'],
   'find-my-way': ['src/server/http/'],
   'lru-cache': ['storage/metadata/', 'storage/objects/'],
+  // Backends that speak PostgreSQL's protocol share storage/metadata/pg-wire.
+  pg: ['storage/metadata/pg-wire/'],
   pino: ['src/observe/'],
   piscina: ['workers/'],
   'prom-client': ['src/observe/'],

@@ -52,6 +52,7 @@ export const HTTP_ERRORS: Readonly<Record<ErrorCode, HttpError>> = {
   fenced: { status: 503, errorCode: 50390, retryAfterS: 1 },
   'cluster-mismatch': INTERNAL,
   'schema-too-new': INTERNAL,
+  'schema-too-old': INTERNAL,
   'corrupt-object': CORRUPT,
   'corrupt-entry': CORRUPT,
   'corrupt-page': CORRUPT,

@@ -10,10 +10,14 @@ import {
   checkBody,
   checkDrops,
   checkEntries,
+  checkImportedCluster,
+  checkImportedRows,
   checkInteger,
   checkObjectRows,
   checkPages,
   checkPartitionCount,
+  newCluster,
+  noCluster,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -21,10 +25,13 @@ import type {
   CheckpointPointer,
   ClusterInfo,
   HeadOutcome,
+  ImportedRows,
   IndexPage,
+  LastIds,
   ListedObject,
   LogEntry,
   MetadataStore,
+  NewCluster,
   ObjectRow,
   ReferenceDrop,
   ShardHead,
@@ -60,11 +67,11 @@ export class MemoryMetadataStore implements MetadataStore {
 
   // -- Cluster -----------------------------------------------------------------------------------------
 
-  async initCluster(proposed: ClusterInfo): Promise<ClusterInfo> {
+  async initCluster(proposed: NewCluster): Promise<ClusterInfo> {
     const state = this.#open();
     checkInteger(proposed.shardCount, 'shardCount', 1);
     if (!state.cluster) {
-      state.cluster = { ...proposed };
+      state.cluster = newCluster(proposed);
       for (let shard = 0; shard < proposed.shardCount; shard++) {
         state.shards.push({ head: emptyHead(shard), entries: [], checkpoints: new Map() });
       }
@@ -460,6 +467,61 @@ export class MemoryMetadataStore implements MetadataStore {
     const first = state.lastProducerId + 1;
     state.lastProducerId += count;
     return first;
+  }
+
+  // -- Moving --------------------------------------------------------------------------------------------
+
+  async getLastIds(): Promise<LastIds> {
+    const { lastTopicId, lastIncarnation, lastProducerId } = this.#open();
+    return { topic: lastTopicId, incarnation: lastIncarnation, producer: lastProducerId };
+  }
+
+  async scanPages(page: { cursor: string | null; limit: number }) {
+    const lists = [...this.#open().pages].sort(([a], [b]) => a - b).map(([, list]) => list);
+    const start = page.cursor === null ? 0 : Number(page.cursor);
+    const end = start + page.limit;
+    const all = lists.flat();
+    return { pages: all.slice(start, end).map(copyPage), cursor: end < all.length ? String(end) : null };
+  }
+
+  async importRows(rows: ImportedRows): Promise<void> {
+    const state = this.#open();
+    checkImportedRows(rows, this.bodyBytesMax);
+    for (const topic of rows.topics ?? []) this.#putTopic(copyTopic(topic));
+    if (rows.topics) state.namesChanged();
+    for (const topic of rows.deletedTopics ?? []) state.deletedTopics.set(topic.topicId, copyTopic(topic));
+    for (const head of rows.heads ?? []) {
+      const { entries = [], checkpoints = new Map() } = state.shards[head.shard] ?? {};
+      state.shards[head.shard] = { head: copyHead(head), entries, checkpoints };
+    }
+    for (const entry of rows.entries ?? []) {
+      const { entries } = state.shard(entry.shard);
+      const at = firstIndex(entries.length, (i) => entries[i].seq >= entry.seq);
+      entries.splice(at, entries[at]?.seq === entry.seq ? 1 : 0, copyEntry(entry));
+    }
+    for (const row of rows.objects ?? []) {
+      const { incarnation, number } = row.object;
+      const ofIncarnation = state.objects.get(incarnation) ?? new Map<number, ListedObject>();
+      state.objects.set(incarnation, ofIncarnation.set(number, copyObject(row)));
+    }
+    if (!rows.lastIds) return;
+    const { topic, incarnation, producer } = rows.lastIds;
+    state.lastTopicId = Math.max(state.lastTopicId, topic);
+    state.lastIncarnation = Math.max(state.lastIncarnation, incarnation);
+    state.lastProducerId = Math.max(state.lastProducerId, producer);
+  }
+
+  async importCluster(cluster: ClusterInfo): Promise<void> {
+    const state = this.#open();
+    checkImportedCluster(cluster, state.cluster, (shard) => state.shards[shard] !== undefined);
+    state.cluster = { ...cluster };
+  }
+
+  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
+    const { cluster } = this.#open();
+    if (!cluster) throw noCluster(this.description);
+    cluster.movedTo = storeIncarnation;
+    return { ...cluster };
   }
 
   async close(): Promise<void> {

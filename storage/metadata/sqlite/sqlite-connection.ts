@@ -12,7 +12,9 @@ import {
   type MigrationSession,
   type MigrationTarget,
   pendingMigrations,
-  readMigrations,
+  readSqlMigrations,
+  schemaTooOld,
+  sqlOf,
 } from '../../../migrations/apply.ts';
 import type { Clock } from '../../../src/core/clock.ts';
 import { StreamHouseError } from '../../../src/core/errors.ts';
@@ -122,17 +124,36 @@ function setBrokerPragmas(database: Database.Database): void {
 }
 
 async function migrate(database: Database.Database, path: string, settings: SqliteSettings): Promise<void> {
-  const known = readMigrations('sqlite');
+  const known = readSqlMigrations('sqlite');
   if (settings.role === 'broker') {
     await applyMigrations(migrationTarget(database, path, settings.clock), known);
     return;
   }
   const pending = pendingMigrations(path, known, appliedMigrations(database));
-  if (pending.length > 0) {
-    throw new StreamHouseError(
-      'invalid-setting',
-      `${path} has an older schema than this version of streamhouse: start a broker on it first`,
-    );
+  if (pending.length > 0) throw schemaTooOld(path, known, pending);
+}
+
+/** A file as the target of `migrate`: created if it is not there. 'conflict' while a broker runs on it. */
+export function openSqliteMigrations(settings: { path: string; clock: Clock }): {
+  target: MigrationTarget;
+  close: () => void;
+} {
+  const path = resolvePath({ ...settings, role: 'broker' });
+  let lock: OwnerLock | undefined;
+  let database: Database.Database | undefined;
+  const close = () => {
+    database?.close();
+    lock?.release();
+  };
+  try {
+    lock = lockForOwner(path);
+    database = new Database(path, { timeout: BUSY_MS_MAX });
+    checkOwnFile(database, path);
+    setBrokerPragmas(database);
+    return { target: migrationTarget(database, path, settings.clock), close };
+  } catch (error) {
+    close();
+    throw sqliteErrorMeaning(error, 'open', path);
   }
 }
 
@@ -148,7 +169,8 @@ function appliedMigrations(database: Database.Database): AppliedMigration[] {
 export function migrationTarget(database: Database.Database, path: string, clock: Clock): MigrationTarget {
   const session: MigrationSession = {
     applied: async () => appliedMigrations(database),
-    async apply({ number, name, checksum, sql }) {
+    async apply(migration) {
+      const { number, name, checksum } = migration;
       database.exec(
         `CREATE TABLE IF NOT EXISTS schema_migrations (
            number INTEGER PRIMARY KEY,
@@ -157,7 +179,7 @@ export function migrationTarget(database: Database.Database, path: string, clock
            applied_at_ms INTEGER NOT NULL
          ) STRICT`,
       );
-      database.exec(sql);
+      database.exec(sqlOf(migration));
       database
         .prepare('INSERT INTO schema_migrations (number, name, checksum, applied_at_ms) VALUES (?, ?, ?, ?)')
         .run(number, name, checksum, Math.floor(clock.wallMs()));

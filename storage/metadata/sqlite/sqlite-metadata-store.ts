@@ -2,7 +2,7 @@
  * The metadata store on SQLite. Owns: the contract's meaning in transactions; every write is one transaction
  * with one fsync, however many shards and objects it names. Does not own: opening the file (sqlite-connection),
  * the SQL (sqlite-statements), what errors mean (sqlite-error). Synchronous inside: it blocks its thread, so the
- * broker runs it on the storing thread (sqlite-store-thread) and never on the main thread.
+ * broker runs it on the storing thread (store-thread) and never on the main thread.
  */
 import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../../src/core/errors.ts';
@@ -11,10 +11,14 @@ import {
   checkBody,
   checkDrops,
   checkEntries,
+  checkImportedCluster,
+  checkImportedRows,
   checkInteger,
   checkObjectRows,
   checkPages,
   checkPartitionCount,
+  newCluster,
+  noCluster,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -22,10 +26,13 @@ import type {
   CheckpointPointer,
   ClusterInfo,
   HeadOutcome,
+  ImportedRows,
   IndexPage,
+  LastIds,
   ListedObject,
   LogEntry,
   MetadataStore,
+  NewCluster,
   ObjectRow,
   ReferenceDrop,
   ShardHead,
@@ -120,15 +127,15 @@ export class SqliteMetadataStore implements MetadataStore {
 
   // -- Cluster -----------------------------------------------------------------------------------------
 
-  async initCluster(proposed: ClusterInfo): Promise<ClusterInfo> {
+  async initCluster(proposed: NewCluster): Promise<ClusterInfo> {
     checkInteger(proposed.shardCount, 'shardCount', 1);
-    const { clusterId, storeIncarnation, shardCount, createdAtMs } = proposed;
     return this.#write(() => {
       const present = this.#run.getCluster.get();
       if (present) return present;
-      this.#run.insertCluster.run(clusterId, storeIncarnation, shardCount, createdAtMs);
-      for (let shard = 0; shard < shardCount; shard++) this.#run.insertHead.run(shard);
-      return { clusterId, storeIncarnation, shardCount, createdAtMs };
+      const cluster = newCluster(proposed);
+      this.#run.putCluster.run(cluster);
+      for (let shard = 0; shard < cluster.shardCount; shard++) this.#run.insertHead.run(shard);
+      return cluster;
     });
   }
 
@@ -490,6 +497,67 @@ export class SqliteMetadataStore implements MetadataStore {
     return this.#write(() => this.#run.nextId.get(count, 'producer')! - count + 1);
   }
 
+  // -- Moving --------------------------------------------------------------------------------------------
+
+  async getLastIds(): Promise<LastIds> {
+    const last = (name: keyof LastIds) => this.#run.lastId.get(name)!;
+    return this.#read(() => ({
+      topic: last('topic'),
+      incarnation: last('incarnation'),
+      producer: last('producer'),
+    }));
+  }
+
+  /** The cursor is the last page's key. */
+  async scanPages({ cursor, limit }: { cursor: string | null; limit: number }) {
+    const [topicId, partition, base] = cursor === null ? [-1, -1, -1] : cursor.split('/').map(Number);
+    const pages = this.#read(() => this.#run.scanPages.all(topicId, partition, base, limit)).map(pageOf);
+    const last = pages.at(-1);
+    const isEnd = last === undefined || pages.length < limit;
+    return { pages, cursor: isEnd ? null : `${last.topicId}/${last.partition}/${last.baseOffset}` };
+  }
+
+  async importRows(rows: ImportedRows): Promise<void> {
+    checkImportedRows(rows, this.bodyBytesMax);
+    const run = this.#run;
+    this.#write(() => {
+      for (const topic of rows.topics ?? []) run.importTopic.run(topicRow(topic));
+      for (const topic of rows.deletedTopics ?? []) run.importDeletedTopic.run(topicRow(topic));
+      for (const { checkpoint, ...head } of rows.heads ?? []) {
+        const { seq = null, writer = null } = checkpoint ?? {};
+        run.importHead.run({ ...head, checkpointSeq: seq, checkpointWriter: writer });
+      }
+      for (const { shard, seq, epoch, commitId, body } of rows.entries ?? []) {
+        run.importEntry.run(shard, seq, epoch, commitId, body);
+      }
+      for (const { object, bytes, createdAtMs, shards, markedAtMs } of rows.objects ?? []) {
+        const { incarnation, number } = object;
+        const packed = encodeReferences(shards);
+        run.importObject.run(incarnation, number, bytes, createdAtMs, shards.length, packed, markedAtMs);
+      }
+      for (const [name, last] of Object.entries(rows.lastIds ?? {})) run.raiseLastId.run(last, name);
+    });
+    for (const entry of rows.entries ?? []) this.#unwrittenBytes += entry.body.length;
+  }
+
+  async importCluster(cluster: ClusterInfo): Promise<void> {
+    this.#write(() => {
+      const present = this.#run.getCluster.get() ?? null;
+      checkImportedCluster(cluster, present, (shard) => this.#run.getHead.get(shard) !== undefined);
+      this.#run.putCluster.run(cluster);
+    });
+  }
+
+  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
+    return this.#write(() => {
+      const cluster = this.#run.getCluster.get();
+      if (!cluster) throw noCluster(this.description);
+      const moved = { ...cluster, movedTo: storeIncarnation };
+      this.#run.putCluster.run(moved);
+      return moved;
+    });
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -505,6 +573,10 @@ function topicOf(row: TopicRow): Topic {
     throw new StreamHouseError('corrupt-store', `the configs of topic ${row.topicId}`, undefined, error);
   }
   return { ...row, configs: configs as Record<string, string> };
+}
+
+function topicRow(topic: Topic): TopicRow {
+  return { ...topic, configs: JSON.stringify(topic.configs) };
 }
 
 function headOf({ checkpointSeq, checkpointWriter, ...row }: HeadRow): ShardHead {

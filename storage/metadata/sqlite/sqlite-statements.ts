@@ -57,6 +57,7 @@ export function prepareStatements(db: Database.Database) {
     ...preparePages(db),
     ...prepareObjects(db),
     ...prepareAgents(db),
+    ...prepareMoving(db),
   };
 }
 
@@ -67,11 +68,12 @@ function prepareCatalogue(db: Database.Database) {
       .pluck(),
     getCluster: db.prepare<[], ClusterInfo>(
       `SELECT cluster_id AS clusterId, store_incarnation AS storeIncarnation, shard_count AS shardCount,
-         created_at_ms AS createdAtMs FROM cluster`,
+         created_at_ms AS createdAtMs, generation, copied_from AS copiedFrom, moved_to AS movedTo FROM cluster`,
     ),
-    insertCluster: db.prepare<[string, string, number, number]>(
-      `INSERT INTO cluster (only_row, cluster_id, store_incarnation, shard_count, created_at_ms)
-         VALUES (1, ?, ?, ?, ?)`,
+    putCluster: db.prepare<ClusterInfo>(
+      `INSERT OR REPLACE INTO cluster (only_row, cluster_id, store_incarnation, shard_count, created_at_ms,
+         generation, copied_from, moved_to)
+         VALUES (1, @clusterId, @storeIncarnation, @shardCount, @createdAtMs, @generation, @copiedFrom, @movedTo)`,
     ),
     insertHead: db.prepare<[number]>(`INSERT INTO heads VALUES (?, 0, '', 0, 0, NULL, NULL, 0)`),
     insertTopic: db.prepare<[number, string, number, string, number, number]>(
@@ -215,5 +217,38 @@ function prepareAgents(db: Database.Database) {
          AND (@zone IS NULL OR zone = @zone) ORDER BY agent_id`,
     ),
     deleteAgent: db.prepare<[string, number]>('DELETE FROM agents WHERE agent_id = ? AND incarnation = ?'),
+  };
+}
+
+/** Of `metadata copy`: rows as another store holds them. */
+function prepareMoving(db: Database.Database) {
+  return {
+    lastId: db.prepare<[string], number>('SELECT last FROM counters WHERE name = ?').pluck(),
+    raiseLastId: db.prepare<[number, string]>('UPDATE counters SET last = max(last, ?) WHERE name = ?'),
+    scanPages: db.prepare<[number, number, number, number], PageRow>(
+      `SELECT ${PAGE_COLUMNS} FROM pages WHERE (topic_id, partition, base_offset) > (?, ?, ?)
+         ORDER BY topic_id, partition, base_offset LIMIT ?`,
+    ),
+    importTopic: db.prepare<TopicRow>(
+      `INSERT OR REPLACE INTO topics (topic_id, name, partition_count, configs, created_at_ms, version)
+         VALUES (@topicId, @name, @partitionCount, @configs, @createdAtMs, @version)`,
+    ),
+    importDeletedTopic: db.prepare<TopicRow>(
+      `INSERT OR REPLACE INTO deleted_topics (topic_id, name, partition_count, configs, created_at_ms, version)
+         VALUES (@topicId, @name, @partitionCount, @configs, @createdAtMs, @version)`,
+    ),
+    importHead: db.prepare<HeadRow>(
+      `INSERT OR REPLACE INTO heads (shard, head_seq, head_commit_id, epoch, holder, checkpoint_seq,
+         checkpoint_writer, trimmed_through)
+         VALUES (@shard, @headSeq, @headCommitId, @epoch, @holder, @checkpointSeq, @checkpointWriter,
+           @trimmedThrough)`,
+    ),
+    importEntry: db.prepare<[number, number, number, string, Uint8Array]>(
+      'INSERT OR REPLACE INTO entries (shard, seq, epoch, commit_id, body) VALUES (?, ?, ?, ?, ?)',
+    ),
+    importObject: db.prepare<[number, number, number, number, number, Uint8Array, number | null]>(
+      `INSERT OR REPLACE INTO objects (incarnation, number, bytes, created_at_ms, reference_count,
+         shard_references, marked_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+    ),
   };
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import Database from 'better-sqlite3';
-import { applyMigrations, parseMigration, readMigrations } from '../../../migrations/apply.ts';
+import { applyMigrations, parseMigration, readSqlMigrations } from '../../../migrations/apply.ts';
 import { systemClock } from '../../../src/core/clock.ts';
 import { migrationTarget, openSqliteConnection } from '../../../storage/metadata/sqlite/sqlite-connection.ts';
 
@@ -29,7 +29,7 @@ function open() {
 
 describe('migrations', () => {
   it('are found, numbered from 1 without gaps', () => {
-    const migrations = readMigrations('sqlite');
+    const migrations = readSqlMigrations('sqlite');
     assert(migrations.length >= 1);
     assert.deepEqual(
       migrations.map(({ number }) => number),
@@ -82,7 +82,7 @@ describe('migrations', () => {
     const path = newPath();
     const connection = await openSqliteConnection({ path, role: 'broker', clock: systemClock });
     const insert = 'INSERT INTO schema_migrations VALUES (?, ?, ?, 0)';
-    connection.database.prepare(insert).run(readMigrations('sqlite').length + 1, 'future', 'ab');
+    connection.database.prepare(insert).run(readSqlMigrations('sqlite').length + 1, 'future', 'ab');
     connection.close();
     for (const role of ['broker', 'reader'] as const) {
       await assert.rejects(openSqliteConnection({ path, role, clock: systemClock }), {
@@ -106,8 +106,8 @@ describe('migrations', () => {
     const path = newPath();
     new Database(path).exec('PRAGMA application_id = 0x53484d44').close();
     await assert.rejects(openSqliteConnection({ path, role: 'reader', clock: systemClock }), {
-      code: 'invalid-setting',
-      message: /older schema/,
+      code: 'schema-too-old',
+      message: /has schema 0, this version of streamhouse needs \d+: run `streamhouse migrate/,
     });
   });
 

@@ -1,18 +1,18 @@
 /**
  * The main thread's side of the storing thread. Owns: starting it, giving out ports to it, noticing its death,
- * ending it. Does not own: what it does (sqlite-store-thread).
+ * ending it. Does not own: what it does (store-thread).
  */
 import { once } from 'node:events';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { StreamHouseError } from '../../../src/core/errors.ts';
-import type { HostedStore } from '../hosted-store.ts';
-import type { StoreThreadCommand, StoreThreadData, StoreThreadEvent } from './sqlite-store-thread.ts';
+import { StreamHouseError } from '../../src/core/errors.ts';
+import type { HostedStore } from './metadata-backend.ts';
+import type { StoreThreadCommand, StoreThreadData, StoreThreadEvent } from './store-thread.ts';
 
-/** Starts the storing thread on a file. Errors as openSqliteConnection's. */
-export async function openSqliteStore(settings: StoreThreadData): Promise<HostedStore> {
+/** Starts the storing thread on a URL. Errors as the backend's `open`. */
+export async function startStoreThread(settings: StoreThreadData): Promise<HostedStore> {
   // Beside this file, with its ending: .ts in the sources, .js in the compiled package.
   const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-  const thread = new Worker(new URL(`./sqlite-store-thread${ending}`, import.meta.url), {
+  const thread = new Worker(new URL(`./store-thread${ending}`, import.meta.url), {
     name: 'metadata-store',
     workerData: settings,
   });

@@ -1,0 +1,27 @@
+/**
+ * SQLite as a backend: `sqlite:PATH`. Owns: its URL, and which of its parts make up a store. Does not own: the
+ * file (sqlite-connection), the store. The storing thread.
+ */
+import { readSqlMigrations } from '../../../migrations/apply.ts';
+import { StreamHouseError } from '../../../src/core/errors.ts';
+import type { MetadataBackend } from '../metadata-backend.ts';
+import { openSqliteConnection, openSqliteMigrations } from './sqlite-connection.ts';
+import { SqliteMetadataStore } from './sqlite-metadata-store.ts';
+
+function pathOf(url: string): string {
+  const path = url.slice('sqlite:'.length);
+  if (path !== '' && !path.startsWith('//')) return path;
+  throw new StreamHouseError('invalid-setting', `'${url}' names no file; it is sqlite:PATH`);
+}
+
+export const sqliteBackend: MetadataBackend = {
+  async open(url, { role, clock }) {
+    const store = new SqliteMetadataStore(await openSqliteConnection({ path: pathOf(url), role, clock }));
+    return { store, afterWrite: () => store.writeBackIfDue() };
+  },
+
+  async openMigrations(url, { clock }) {
+    const { target, close } = openSqliteMigrations({ path: pathOf(url), clock });
+    return { target, known: readSqlMigrations('sqlite'), close: async () => close() };
+  },
+};
