@@ -9,7 +9,8 @@ import { once } from 'node:events';
 import { mkdir, open, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
-import type { ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
+import { isOwnedByOne } from '../storage/metadata/metadata-backends.ts';
+import type { Agent, ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
 import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
@@ -17,6 +18,7 @@ import { countedMetadata } from '../workers/counted-metadata.ts';
 import type { LaneReply, SequencerReply } from '../workers/messages.ts';
 import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts';
 import { AgentLoop } from './agent/agent-loop.ts';
+import { findLiveAgent } from './agent/live-agents.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
 import { kindOf, StreamHouseError } from './core/errors.ts';
@@ -71,6 +73,7 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
       random: systemRandom,
     });
     const cluster = await naming('objects', joining);
+    await refuseBesideOthers(metadata.store, settings, clock);
     const broker = new ComposedBroker(settings, cluster, metadata, clock, log);
     return await broker.start();
   } catch (error) {
@@ -88,6 +91,23 @@ async function makeDataDirectory({ data, metadata, objects }: Settings): Promise
     const { code } = error as NodeJS.ErrnoException;
     throw new StreamHouseError('invalid-setting', `the data directory ${data} cannot be made (${code})`);
   }
+}
+
+/**
+ * One broker holds all shards: two on one store would take them from each other without end. Nothing would be lost,
+ * and nothing would be served. 'conflict'.
+ */
+async function refuseBesideOthers(store: MetadataStore, settings: Settings, clock: Clock): Promise<void> {
+  if (isOwnedByOne(settings.metadata)) return;
+  const { agentId } = settings;
+  // One of our own name is a former self: registering replaces it.
+  const isOurs = (agent: Agent) => agent.agentId === agentId;
+  const other = await findLiveAgent(store, clock, { isOurs });
+  if (!other) return;
+  throw new StreamHouseError(
+    'conflict',
+    `broker ${other.agentId} (${other.address}) is running on ${store.description}: only one may`,
+  );
 }
 
 /** An address that cannot be listened on is told before anything is created. 'conflict', 'invalid-setting'. */

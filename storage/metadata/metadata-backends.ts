@@ -11,16 +11,20 @@ import type { MetadataBackend } from './metadata-backend.ts';
 interface BackendRow {
   /** How its URL looks, for messages. */
   urlForm: string;
+  /** Whether opening it as a broker proves that no other broker runs on it. */
+  isOwnedByOne: boolean;
   load(): Promise<MetadataBackend>;
 }
 
 const BACKENDS = {
   sqlite: {
     urlForm: 'sqlite:PATH',
+    isOwnedByOne: true,
     load: async () => (await import('./sqlite/sqlite-backend.ts')).sqliteBackend,
   },
   memory: {
     urlForm: 'memory:',
+    isOwnedByOne: true,
     load: async () => (await import('./memory/memory-backend.ts')).memoryBackend,
   },
 } as const satisfies Record<string, BackendRow>;
@@ -37,6 +41,11 @@ export function schemeOf(url: string): MetadataScheme {
   // Not the whole URL: it may hold a password.
   const what = colon < 0 ? 'a metadata URL begins with a scheme' : `unknown metadata scheme '${scheme}:'`;
   throw new StreamHouseError('invalid-setting', `${what}; known are ${known.join(', ')}`);
+}
+
+/** Whether opening the store as a broker proves that no other broker runs on it. 'invalid-setting' as `schemeOf`. */
+export function isOwnedByOne(url: string): boolean {
+  return BACKENDS[schemeOf(url)].isOwnedByOne;
 }
 
 /** 'invalid-setting' as `schemeOf`. */

@@ -1,6 +1,7 @@
 /**
  * The way of a record on every object backend there is: the directory, S3 as this project's test server has it,
- * and a real S3 (Ceph RGW) where STREAMHOUSE_TEST_CEPH=1 asks for it. The table is typed by the backends' names.
+ * and a real S3 (Ceph RGW) where STREAMHOUSE_TEST_CEPH=1 asks for it; and on every metadata backend there is. The
+ * tables are typed by the backends' names.
  */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,6 +9,7 @@ import { systemClock } from '../../src/core/clock.ts';
 import { systemRandom } from '../../src/core/random.ts';
 import { type ObjectBackendName, openObjectStore } from '../../storage/objects/open-object-store.ts';
 import { startCephRgw } from '../support/ceph-rgw.ts';
+import { METADATA_PLACES } from '../support/metadata-places.ts';
 import { startS3Server } from '../support/s3-server.ts';
 import { type ObjectPlace, produceFetchSuite } from './produce-fetch.ts';
 
@@ -55,5 +57,12 @@ const places: Record<Exclude<ObjectBackendName, 'memory'>, () => Promise<ObjectP
   s3: s3Place,
 };
 
-for (const [name, openPlace] of Object.entries(places)) produceFetchSuite(name, openPlace);
-if (process.env.STREAMHOUSE_TEST_CEPH === '1') produceFetchSuite('Ceph RGW', cephPlace);
+for (const [name, openPlace] of Object.entries(places)) {
+  produceFetchSuite(`objects in ${name}`, openPlace, METADATA_PLACES.sqlite);
+}
+for (const [scheme, openPlace] of Object.entries(METADATA_PLACES)) {
+  if (scheme !== 'sqlite') produceFetchSuite(`metadata in ${scheme}`, directoryPlace, openPlace);
+}
+if (process.env.STREAMHOUSE_TEST_CEPH === '1') {
+  produceFetchSuite('objects in Ceph RGW', cephPlace, METADATA_PLACES.sqlite);
+}

@@ -1,6 +1,6 @@
 /**
- * The way of a record, over HTTP against the real process, as a function over an object backend. Owns: what must
- * hold on every backend. Does not own: the backends (produce-fetch.test).
+ * The way of a record, over HTTP against the real process, as a function over the backends for objects and metadata.
+ * Owns: what must hold on every backend. Does not own: the backends (produce-fetch.test).
  *
  * The processes run with the smallest checkpoints and caches that settings allow, so that restarts read
  * checkpoint and tail, and reads go through pages and cold objects.
@@ -16,6 +16,7 @@ import { type OutgoingRecord, type RecordAnswer, RestClient } from '../../src/cl
 import { partitionOfKeyBytes } from '../../src/core/partitioner.ts';
 import { BrokerProcess } from '../support/broker-process.ts';
 import { httpCall } from '../support/http-call.ts';
+import type { MetadataPlace } from '../support/metadata-places.ts';
 import { readPartition } from '../support/record-ledger.ts';
 
 /** A place for objects, for one suite. */
@@ -43,24 +44,39 @@ function offsetsOf(answers: readonly RecordAnswer[]): number[] {
   });
 }
 
+/** Where the broker of a suite keeps everything. */
+interface Places {
+  objects: ObjectPlace;
+  metadata: MetadataPlace;
+  /** Of the metadata store. */
+  url: string;
+}
+
 class Rig {
   readonly place: ObjectPlace;
+  readonly #places: Places;
   readonly directory: string;
   broker!: BrokerProcess;
   client!: RestClient;
 
-  constructor(place: ObjectPlace, directory: string) {
-    this.place = place;
+  constructor(places: Places, directory: string) {
+    this.#places = places;
+    this.place = places.objects;
     this.directory = directory;
   }
 
   args(): string[] {
     const objects = this.place.url === null ? [] : ['--objects', this.place.url];
-    return ['--data', this.directory, ...objects, ...SMALL];
+    const { metadata, url } = this.#places;
+    return ['--data', this.directory, '--metadata', url, ...metadata.args, ...objects, ...SMALL];
+  }
+
+  get env(): Record<string, string> {
+    return { ...this.#places.objects.env, ...this.#places.metadata.env };
   }
 
   async start(): Promise<void> {
-    this.broker = await BrokerProcess.start(this.args(), { env: this.place.env });
+    this.broker = await BrokerProcess.start(this.args(), { env: this.env });
     this.client = new RestClient(this.broker.url);
   }
 
@@ -97,17 +113,29 @@ class Rig {
   }
 }
 
-/** Everything that must hold on a backend. */
-export function produceFetchSuite(name: string, openPlace: () => Promise<ObjectPlace>): void {
-  describe(`produce and fetch over HTTP, objects in ${name}`, () => {
+/** Everything that must hold on a pair of backends. */
+export function produceFetchSuite(
+  name: string,
+  openObjects: () => Promise<ObjectPlace>,
+  openMetadata: () => Promise<MetadataPlace>,
+): void {
+  describe(`produce and fetch over HTTP, ${name}`, () => {
     let rig: Rig;
+    let places: Places;
     before(async () => {
-      rig = new Rig(await openPlace(), await mkdtemp(join(tmpdir(), 'streamhouse-e2e-')));
+      const metadata = await openMetadata();
+      places = { objects: await openObjects(), metadata, url: await metadata.freshUrl() };
+      rig = new Rig(places, await mkdtemp(join(tmpdir(), 'streamhouse-e2e-')));
       await rig.start();
     });
     after(async () => {
-      await rig.stop();
-      await rig.place.end();
+      // Whatever could not be started: what was, ends, or the process would wait for it.
+      try {
+        await rig.stop();
+      } finally {
+        await places.objects.end();
+        await places.metadata.end();
+      }
       await rm(rig.directory, { recursive: true });
     });
     recordTests(() => rig);
@@ -467,7 +495,7 @@ function restartTests(rig: () => Rig): void {
 
   it('refuses a second broker on the same data with one clear line, and goes on', async () => {
     const end = await BrokerProcess.startInVain([...rig().args(), '--agent-id', 'second'], {
-      env: rig().place.env,
+      env: rig().env,
     });
     assert.notEqual(end.code, 0);
     assert.equal(end.signal, null);
