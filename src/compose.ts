@@ -9,10 +9,12 @@ import { once } from 'node:events';
 import { mkdir, open, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
-import type { ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
+import type { ClusterInfo } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
+import { STORE_COUNTERS, type StoreCounterName } from '../storage/metadata/store-counters.ts';
 import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
+import { countedCache } from '../workers/counted-cache.ts';
 import { countedMetadata } from '../workers/counted-metadata.ts';
 import type { LaneReply, SequencerReply } from '../workers/messages.ts';
 import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts';
@@ -23,7 +25,7 @@ import { kindOf, StreamHouseError } from './core/errors.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
-import { Metrics } from './observe/metrics.ts';
+import { type MainMetric, Metrics, snake } from './observe/metrics.ts';
 import type { Broker } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
@@ -122,7 +124,7 @@ class ComposedBroker {
   readonly #settings: Settings;
   readonly #cluster: ClusterInfo;
   readonly #metadata: OpenedMetadata;
-  readonly #store: MetadataStore;
+  readonly #store: CachedMetadataStore;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #counters: ThreadCounters;
@@ -159,7 +161,11 @@ class ComposedBroker {
     // One block for each lane, one for the batching worker, one for this thread.
     const counters = allocateCounters(laneCount + 2);
     this.#counters = new ThreadCounters(counters, laneCount + 1);
-    this.#store = countedMetadata(metadata.store, clock, this.#counters);
+    this.#store = new CachedMetadataStore(countedMetadata(metadata.store, clock, this.#counters), {
+      clock,
+      observer: countedCache(this.#counters),
+      shardCount: cluster.shardCount,
+    });
     metadata.lost.catch((error) => this.#fail(error));
     this.#agent = this.#makeAgent();
     this.#threads = this.#makeThreads(counters);
@@ -172,6 +178,7 @@ class ComposedBroker {
       },
       clock,
       toLane: (lane, bytes) => this.#threads.toLane(lane, { type: 'produce', bytes }, [bytes.buffer]),
+      topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
     this.#fetch = new FetchRouter({
       laneCount,
@@ -180,9 +187,10 @@ class ComposedBroker {
       toLane: (lane, request) => this.#threads.toLane(lane, request),
       confirmHolder: (shard) => this.#confirmHolder(shard),
       stillThere: (topic) => this.#topics.stillThere(topic),
+      topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
     this.#topics = this.#makeTopics();
-    this.#metrics = new Metrics(counters, this.#mainGauges(), (error, route) =>
+    this.#metrics = new Metrics(counters, this.#mainMetrics(), (error, route) =>
       log.error({ err: error, route }, 'a request met a bug'),
     );
     this.#door = this.#makeDoor();
@@ -204,6 +212,7 @@ class ComposedBroker {
       },
       store: this.#store,
       clock: this.#clock,
+      refreshLeases: () => this.#store.refreshLeases(),
       take: (shards) => this.#threads.toSequencer({ type: 'take', shards }),
       replaced: (error) => this.#fail(error),
       info: (message, fields) => this.#log.info(fields, message),
@@ -261,15 +270,8 @@ class ComposedBroker {
   }
 
   #makeTopics(): TopicService {
-    const counters = this.#counters;
-    const cached = new CachedMetadataStore(this.#store, this.#clock, {
-      hit: () => counters.add('topicCacheHitsTotal'),
-      miss: () => counters.add('topicCacheMissesTotal'),
-      eviction: () => counters.add('topicCacheEvictionsTotal'),
-      staleFill: () => counters.add('topicCacheStaleFillsTotal'),
-    });
     return new TopicService({
-      store: cached,
+      store: this.#store,
       clock: this.#clock,
       appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
       warn: (message, fields) => this.#log.warn(fields, message),
@@ -307,24 +309,32 @@ class ComposedBroker {
     );
   }
 
-  #mainGauges() {
+  #mainMetrics(): MainMetric[] {
+    const gauge = (name: string, help: string, read: () => number): MainMetric => ({
+      name,
+      help,
+      type: 'gauge',
+      read,
+    });
+    const { counters } = this.#metadata;
+    const ofStore = (Object.keys(STORE_COUNTERS) as StoreCounterName[]).map(
+      (name): MainMetric => ({
+        name: `metadata_store_${snake(name)}_total`,
+        help: STORE_COUNTERS[name],
+        type: 'counter',
+        read: () => counters.read(name),
+      }),
+    );
     return [
-      {
-        name: 'in_flight_bytes',
-        help: 'Bytes of produce requests admitted, every copy',
-        read: () => this.#produce.inFlightBytes,
-      },
-      {
-        name: 'appends_outstanding',
-        help: 'Appends not yet answered',
-        read: () => this.#produce.outstanding,
-      },
-      {
-        name: 'reads_outstanding',
-        help: 'Reads that wait for a lane, long polls included',
-        read: () => this.#fetch.outstanding,
-      },
-      { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodies.bytes },
+      gauge('in_flight_bytes', 'Bytes of produce requests admitted, every copy', () => {
+        return this.#produce.inFlightBytes;
+      }),
+      gauge('appends_outstanding', 'Appends not yet answered', () => this.#produce.outstanding),
+      gauge('reads_outstanding', 'Reads that wait for a lane, long polls included', () => {
+        return this.#fetch.outstanding;
+      }),
+      gauge('body_bytes', 'Bytes of request bodies being read', () => this.#bodies.bytes),
+      ...ofStore,
     ];
   }
 
@@ -338,6 +348,11 @@ class ComposedBroker {
   #fromSequencer(reply: SequencerReply): void {
     switch (reply.type) {
       case 'held':
+        this.#store.noteLease({
+          shard: reply.shard,
+          holder: this.#agent.incarnation,
+          epoch: reply.epoch,
+        });
         this.#agent.held(reply.shard, reply.epoch);
         break;
       case 'lost':
@@ -345,6 +360,7 @@ class ComposedBroker {
         if (!this.#serves && kindOf(reply.error.code) === 'corrupt') {
           this.#fail(StreamHouseError.fromPlain(reply.error));
         }
+        this.#store.dropLease(reply.shard);
         this.#agent.lost(reply.shard, reply.error);
         break;
       case 'topic-deleted': {

@@ -10,7 +10,8 @@ import { inScratchDirectory } from '../scratch-directory.ts';
 import { type Suite, type SuiteOptions, type TaskFigures, TaskSet } from '../suite.ts';
 
 const nothing = () => undefined;
-const OBSERVER = { hit: nothing, miss: nothing, eviction: nothing, staleFill: nothing };
+const OBSERVER = { hit: nothing, miss: nothing, eviction: nothing, staleFill: nothing, drop: nothing };
+const PARTS = { clock: systemClock, observer: OBSERVER, shardCount: 8 };
 const UNCACHED = 'SQLite store, no cache';
 
 async function measure(directory: string, options: SuiteOptions): Promise<TaskFigures[]> {
@@ -22,10 +23,10 @@ async function measure(directory: string, options: SuiteOptions): Promise<TaskFi
     for (const name of names) {
       await store.createTopic({ name, partitionCount: 100, configs: {}, createdAtMs: 1 });
     }
-    const cached = new CachedMetadataStore(store, systemClock, OBSERVER);
+    const cached = new CachedMetadataStore(store, PARTS);
     for (const name of names) await cached.getTopic(name);
     // One place only: whatever is asked for next was evicted.
-    const missing = new CachedMetadataStore(store, systemClock, OBSERVER, { topicCountMax: 1 });
+    const missing = new CachedMetadataStore(store, { ...PARTS, settings: { topicCountMax: 1 } });
     let next = 0;
     const name = () => names[next++ % names.length];
     const tasks = new TaskSet('metadata cache', options);

@@ -4,6 +4,7 @@
  * the work counts). Main thread.
  */
 import { type Aggregator, collectDefaultMetrics, type MetricType, Registry } from 'prom-client';
+import { METADATA_CACHE_COUNTERS } from '../../workers/counted-cache.ts';
 import {
   COUNTERS,
   type CounterName,
@@ -16,10 +17,11 @@ import {
 } from '../../workers/shared-counters.ts';
 import type { HttpObserver } from '../server/http/http-observer.ts';
 
-/** A value of the main thread that is read when it is asked for. */
-export interface MainGauge {
+/** A value that the main thread reads when it is asked for. */
+export interface MainMetric {
   name: string;
   help: string;
+  type: 'counter' | 'gauge';
   read(): number;
 }
 
@@ -54,18 +56,65 @@ class ReadMetric {
   }
 }
 
-/** 'objectsPutTotal' -> 'objects_put_total'. */
-function snake(name: string): string {
+/** A counter's name as a metric's: 'objectsPutTotal' -> 'objects_put_total'. */
+export function snake(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
-/** Caches by the name that users see, and the counters behind them. */
-const CACHES: Record<string, { hits: CounterName; misses: CounterName }> = {
-  tail: { hits: 'tailCacheHitsTotal', misses: 'tailCacheMissesTotal' },
-  blocks: { hits: 'blockCacheHitsTotal', misses: 'blockCacheMissesTotal' },
-  index: { hits: 'indexHitsTotal', misses: 'indexMissesTotal' },
-  topics: { hits: 'topicCacheHitsTotal', misses: 'topicCacheMissesTotal' },
-};
+/** Counters that are shown as one metric with a label, and by no name of their own. */
+interface Family {
+  name: string;
+  help: string;
+  label: string;
+  of: Readonly<Record<string, CounterName>>;
+}
+
+const CACHES = METADATA_CACHE_COUNTERS;
+
+const FAMILIES: readonly Family[] = [
+  {
+    name: 'cache_hits_total',
+    help: 'Reads of records that a cache answered',
+    label: 'cache',
+    of: { tail: 'tailCacheHitsTotal', blocks: 'blockCacheHitsTotal' },
+  },
+  {
+    name: 'cache_misses_total',
+    help: 'Reads of records that went past a cache',
+    label: 'cache',
+    of: { tail: 'tailCacheMissesTotal', blocks: 'blockCacheMissesTotal' },
+  },
+  {
+    name: 'metadata_cache_hits_total',
+    help: 'Look-ups of metadata answered from memory',
+    label: 'kind',
+    of: CACHES.hits,
+  },
+  {
+    name: 'metadata_cache_misses_total',
+    help: 'Look-ups of metadata that waited for the store',
+    label: 'kind',
+    of: CACHES.misses,
+  },
+  {
+    name: 'metadata_cache_evictions_total',
+    help: 'Entries dropped because a cache of metadata was full',
+    label: 'kind',
+    of: CACHES.evictions,
+  },
+  {
+    name: 'metadata_cache_stale_fills_total',
+    help: 'Answers of the store that something newer overtook, and that were not kept',
+    label: 'kind',
+    of: CACHES.staleFills,
+  },
+  {
+    name: 'metadata_cache_drops_total',
+    help: 'Entries dropped since a request that relied on them was refused',
+    label: 'kind',
+    of: CACHES.drops,
+  },
+];
 
 interface RouteCount {
   route: string;
@@ -147,15 +196,15 @@ export class Metrics {
 
   constructor(
     counters: SharedArrayBuffer,
-    mainGauges: readonly MainGauge[],
+    mainMetrics: readonly MainMetric[],
     onInternalError: (error: unknown, route: string) => void,
   ) {
     this.#reader = new CountersReader(counters);
     this.#http = new HttpCounts(onInternalError);
     collectDefaultMetrics({ register: this.#registry });
     this.#addShared();
-    for (const { name, help, read } of mainGauges) {
-      this.#add(new ReadMetric(name, help, 'gauge', () => [{ labels: {}, value: read() }]));
+    for (const { name, help, type, read } of mainMetrics) {
+      this.#add(new ReadMetric(name, help, type, () => [{ labels: {}, value: read() }]));
     }
     this.#addHttp();
   }
@@ -176,7 +225,9 @@ export class Metrics {
 
   #addShared(): void {
     const reader = this.#reader;
+    const inFamilies = new Set<string>(FAMILIES.flatMap((family) => Object.values(family.of)));
     for (const [name, help] of Object.entries(COUNTERS)) {
+      if (inFamilies.has(name)) continue;
       const read = () => [{ labels: {}, value: reader.counter(name as CounterName) }];
       this.#add(new ReadMetric(snake(name), help, 'counter', read));
     }
@@ -193,17 +244,14 @@ export class Metrics {
       };
       this.#add(new ReadMetric(seconds, help.replace(/, (ms|microseconds)$/, ''), 'histogram', read));
     }
-    const caches = (kind: 'hits' | 'misses') => () =>
-      Object.entries(CACHES).map(([cache, names]) => ({
-        labels: { cache },
-        value: reader.counter(names[kind]),
-      }));
-    this.#add(
-      new ReadMetric('cache_hits_total', 'Look-ups that a cache answered', 'counter', caches('hits')),
-    );
-    this.#add(
-      new ReadMetric('cache_misses_total', 'Look-ups that went past a cache', 'counter', caches('misses')),
-    );
+    for (const { name, help, label, of } of FAMILIES) {
+      const read = () =>
+        Object.entries(of).map(([value, counter]) => ({
+          labels: { [label]: value },
+          value: reader.counter(counter),
+        }));
+      this.#add(new ReadMetric(name, help, 'counter', read));
+    }
   }
 
   #addHttp(): void {
