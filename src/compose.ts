@@ -11,7 +11,6 @@ import { createServer } from 'node:net';
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
 import type { ClusterInfo } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
-import { STORE_COUNTERS, type StoreCounterName } from '../storage/metadata/store-counters.ts';
 import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
 import { countedCache } from '../workers/counted-cache.ts';
@@ -25,7 +24,7 @@ import { kindOf, StreamHouseError } from './core/errors.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
-import { type MainMetric, Metrics, snake } from './observe/metrics.ts';
+import { Metrics } from './observe/metrics.ts';
 import type { Broker } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
@@ -161,11 +160,7 @@ class ComposedBroker {
     // One block for each lane, one for the batching worker, one for this thread.
     const counters = allocateCounters(laneCount + 2);
     this.#counters = new ThreadCounters(counters, laneCount + 1);
-    this.#store = new CachedMetadataStore(countedMetadata(metadata.store, clock, this.#counters), {
-      clock,
-      observer: countedCache(this.#counters),
-      shardCount: cluster.shardCount,
-    });
+    this.#store = this.#makeStore();
     metadata.lost.catch((error) => this.#fail(error));
     this.#agent = this.#makeAgent();
     this.#threads = this.#makeThreads(counters);
@@ -190,13 +185,23 @@ class ComposedBroker {
       topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
     this.#topics = this.#makeTopics();
-    this.#metrics = new Metrics(counters, this.#mainMetrics(), (error, route) =>
+    this.#metrics = new Metrics(counters, metadata.counters, this.#mainGauges(), (error, route) =>
       log.error({ err: error, route }, 'a request met a bug'),
     );
     this.#door = this.#makeDoor();
   }
 
   // -- Making the parts --------------------------------------------------------------------------------
+
+  #makeStore(): CachedMetadataStore {
+    const { topicCacheMax, topicCacheTtlMs } = this.#settings;
+    return new CachedMetadataStore(countedMetadata(this.#metadata.store, this.#clock, this.#counters), {
+      clock: this.#clock,
+      observer: countedCache(this.#counters),
+      shardCount: this.#cluster.shardCount,
+      settings: { topicCountMax: topicCacheMax, topicMsMax: topicCacheTtlMs },
+    });
+  }
 
   #makeAgent(): AgentLoop {
     const { agentId, zone, group, heartbeatMs, listen, advertise } = this.#settings;
@@ -309,32 +314,24 @@ class ComposedBroker {
     );
   }
 
-  #mainMetrics(): MainMetric[] {
-    const gauge = (name: string, help: string, read: () => number): MainMetric => ({
-      name,
-      help,
-      type: 'gauge',
-      read,
-    });
-    const { counters } = this.#metadata;
-    const ofStore = (Object.keys(STORE_COUNTERS) as StoreCounterName[]).map(
-      (name): MainMetric => ({
-        name: `metadata_store_${snake(name)}_total`,
-        help: STORE_COUNTERS[name],
-        type: 'counter',
-        read: () => counters.read(name),
-      }),
-    );
+  #mainGauges() {
     return [
-      gauge('in_flight_bytes', 'Bytes of produce requests admitted, every copy', () => {
-        return this.#produce.inFlightBytes;
-      }),
-      gauge('appends_outstanding', 'Appends not yet answered', () => this.#produce.outstanding),
-      gauge('reads_outstanding', 'Reads that wait for a lane, long polls included', () => {
-        return this.#fetch.outstanding;
-      }),
-      gauge('body_bytes', 'Bytes of request bodies being read', () => this.#bodies.bytes),
-      ...ofStore,
+      {
+        name: 'in_flight_bytes',
+        help: 'Bytes of produce requests admitted, every copy',
+        read: () => this.#produce.inFlightBytes,
+      },
+      {
+        name: 'appends_outstanding',
+        help: 'Appends not yet answered',
+        read: () => this.#produce.outstanding,
+      },
+      {
+        name: 'reads_outstanding',
+        help: 'Reads that wait for a lane, long polls included',
+        read: () => this.#fetch.outstanding,
+      },
+      { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodies.bytes },
     ];
   }
 
@@ -348,11 +345,7 @@ class ComposedBroker {
   #fromSequencer(reply: SequencerReply): void {
     switch (reply.type) {
       case 'held':
-        this.#store.noteLease({
-          shard: reply.shard,
-          holder: this.#agent.incarnation,
-          epoch: reply.epoch,
-        });
+        this.#store.noteLease({ ...reply, holder: this.#agent.incarnation });
         this.#agent.held(reply.shard, reply.epoch);
         break;
       case 'lost':

@@ -159,6 +159,7 @@ export class AgentLoop {
     try {
       await this.#parts.refreshLeases();
     } catch (error) {
+      if (this.#stopped) return;
       const failure = asOperatingError(error, 'store-unavailable', 'reading the leases');
       this.#parts.warn('the leases could not be read anew', { error: failure.toPlain() });
     }

@@ -1,9 +1,11 @@
 /**
- * /metrics: the shared counters of all threads, the main thread's own, and the HTTP door's, as Prometheus text.
+ * /metrics: the shared counters of all threads and of the metadata store, the main thread's own, and the HTTP door's,
+ * as Prometheus text.
  * Owns: metric names and units (seconds and bytes, as Prometheus wants them). Does not own: counting (whoever does
  * the work counts). Main thread.
  */
 import { type Aggregator, collectDefaultMetrics, type MetricType, Registry } from 'prom-client';
+import type { StoreCounters } from '../../storage/metadata/store-counters.ts';
 import { METADATA_CACHE_COUNTERS } from '../../workers/counted-cache.ts';
 import {
   COUNTERS,
@@ -17,11 +19,10 @@ import {
 } from '../../workers/shared-counters.ts';
 import type { HttpObserver } from '../server/http/http-observer.ts';
 
-/** A value that the main thread reads when it is asked for. */
-export interface MainMetric {
+/** A value of the main thread that is read when it is asked for. */
+export interface MainGauge {
   name: string;
   help: string;
-  type: 'counter' | 'gauge';
   read(): number;
 }
 
@@ -56,8 +57,8 @@ class ReadMetric {
   }
 }
 
-/** A counter's name as a metric's: 'objectsPutTotal' -> 'objects_put_total'. */
-export function snake(name: string): string {
+/** 'objectsPutTotal' -> 'objects_put_total'. */
+function snake(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
@@ -196,15 +197,17 @@ export class Metrics {
 
   constructor(
     counters: SharedArrayBuffer,
-    mainMetrics: readonly MainMetric[],
+    storeCounters: StoreCounters,
+    mainGauges: readonly MainGauge[],
     onInternalError: (error: unknown, route: string) => void,
   ) {
     this.#reader = new CountersReader(counters);
     this.#http = new HttpCounts(onInternalError);
     collectDefaultMetrics({ register: this.#registry });
     this.#addShared();
-    for (const { name, help, type, read } of mainMetrics) {
-      this.#add(new ReadMetric(name, help, type, () => [{ labels: {}, value: read() }]));
+    this.#addStore(storeCounters);
+    for (const { name, help, read } of mainGauges) {
+      this.#add(new ReadMetric(name, help, 'gauge', () => [{ labels: {}, value: read() }]));
     }
     this.#addHttp();
   }
@@ -251,6 +254,13 @@ export class Metrics {
           value: reader.counter(counter),
         }));
       this.#add(new ReadMetric(name, help, 'counter', read));
+    }
+  }
+
+  #addStore(counters: StoreCounters): void {
+    for (const { name, help } of counters.list()) {
+      const read = () => [{ labels: {}, value: counters.read(name) }];
+      this.#add(new ReadMetric(`metadata_store_${snake(name)}_total`, help, 'counter', read));
     }
   }
 

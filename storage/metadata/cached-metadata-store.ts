@@ -72,7 +72,8 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
     this.bodyBytesMax = inner.bodyBytesMax;
     this.#inner = inner;
     this.#shardCount = shardCount;
-    this.#settings = { ...METADATA_CACHE_DEFAULTS, ...settings };
+    const given = { ...METADATA_CACHE_DEFAULTS, ...settings };
+    this.#settings = { ...given, partitionMsMax: Math.min(given.partitionMsMax, given.topicMsMax) };
     this.#observer = observer;
     this.#topics = new TopicCache(inner, clock, observer, this.#settings);
     this.#leases = new LeaseCache(inner, shardCount, clock, observer, this.#settings);

@@ -27,7 +27,7 @@ export interface TopicCacheSettings {
   topicCountMax: number;
   /** How long a topic is believed. */
   topicMsMax: number;
-  /** How long it is believed that a topic which has a partition still has it. */
+  /** How long it is believed that a topic which has a partition still has it; at most as long as a topic. */
   partitionMsMax: number;
   /** Names that do not exist have a place of their own: asking for many of them must not push topics out. */
   absentCountMax: number;

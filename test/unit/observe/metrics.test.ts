@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { labelValues, metricSum } from '../../../bench/metrics-text.ts';
-import { type MainMetric, Metrics } from '../../../src/observe/metrics.ts';
+import { Metrics } from '../../../src/observe/metrics.ts';
+import { StoreCounters } from '../../../storage/metadata/store-counters.ts';
 import { countedCache, METADATA_CACHE_COUNTERS } from '../../../workers/counted-cache.ts';
 import {
   allocateCounters,
@@ -11,8 +12,9 @@ import {
   ThreadCounters,
 } from '../../../workers/shared-counters.ts';
 
-function metricsOver(memory: SharedArrayBuffer, main: MainMetric[] = []): Metrics {
-  return new Metrics(memory, main, (error) => assert.fail(String(error)));
+function metricsOver(memory: SharedArrayBuffer, store = new StoreCounters()): Metrics {
+  const gauges = [{ name: 'of_main', help: 'A value of the main thread', read: () => 8 }];
+  return new Metrics(memory, store, gauges, (error) => assert.fail(String(error)));
 }
 
 describe('metrics', () => {
@@ -51,13 +53,16 @@ describe('metrics', () => {
     assert.deepEqual(kinds.sort(), Object.keys(METADATA_CACHE_COUNTERS.hits).sort());
   });
 
-  it('show what the main thread reads, with its type', async () => {
-    const main: MainMetric[] = [
-      { name: 'metadata_store_statements_total', help: 'Statements', type: 'counter', read: () => 7 },
-      { name: 'body_bytes', help: 'Bytes', type: 'gauge', read: () => 8 },
-    ];
-    const text = await metricsOver(allocateCounters(1), main).text();
-    assert.match(text, /# TYPE streamhouse_metadata_store_statements_total counter\n.* 7\n/);
-    assert.match(text, /# TYPE streamhouse_body_bytes gauge\n.* 8\n/);
+  it("show the metadata store's own counters, and what the main thread reads", async () => {
+    const store = new StoreCounters();
+    const metrics = metricsOver(allocateCounters(1), store);
+    store.add('conflictRetries', 7);
+    const text = await metrics.text();
+    assert.match(text, /# TYPE streamhouse_metadata_store_conflict_retries_total counter\n.* 7\n/);
+    for (const { name } of store.list()) {
+      const snake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+      assert.notEqual(metricSum(text, `streamhouse_metadata_store_${snake}_total`), null, name);
+    }
+    assert.match(text, /# TYPE streamhouse_of_main gauge\n.* 8\n/);
   });
 });
