@@ -43,6 +43,8 @@ describe('a topic deleted and made anew elsewhere', () => {
   let elsewhereStore: FaultyMetadataStore;
   /** The other broker's catalogue. */
   let elsewhere: TopicService;
+  /** What a deletion has to wait for before it reaches the shards. */
+  let beforeAppending: Promise<unknown>;
 
   beforeEach(async () => {
     const state = new MemoryMetadataState();
@@ -53,11 +55,15 @@ describe('a topic deleted and made anew elsewhere', () => {
     broker = new InlineBroker(here, objects);
     broker.topicDeleted = (topic) => here.dropTopic(topic);
     await broker.start();
+    beforeAppending = Promise.resolve();
     elsewhereStore = new FaultyMetadataStore(new MemoryMetadataStore(state));
     elsewhere = new TopicService({
       store: cachedOver(elsewhereStore),
       clock: HASTY_CLOCK,
-      appendTopicDeleted: (topicId) => broker.appendTopicDeleted(topicId),
+      async appendTopicDeleted(topicId) {
+        await beforeAppending;
+        await broker.appendTopicDeleted(topicId);
+      },
       warn: ignore,
     });
   });
@@ -104,6 +110,23 @@ describe('a topic deleted and made anew elsewhere', () => {
     await elsewhere.delete('t');
     assert.equal((await produce(0, 'refused')).error?.code, 'append-abandoned');
     assert.equal((await produce(0, 'refused')).error?.code, 'topic-not-found');
+  });
+
+  it('has its deletion answered when all shards refuse it, or when that takes too long', async () => {
+    await elsewhere.create(TOPIC);
+    await produce(0, 'old');
+    beforeAppending = new Promise((resolve) => setTimeout(resolve, 50));
+    await elsewhere.delete('t');
+    assert.equal((await produce(0, 'refused')).error?.code, 'append-abandoned');
+    await elsewhere.create(TOPIC);
+    await produce(0, 'old');
+    const { promise, resolve } = Promise.withResolvers<void>();
+    beforeAppending = promise;
+    await elsewhere.delete('t');
+    assert.equal((await produce(0, 'late')).error, null);
+    resolve();
+    await elsewhere.finishDeletions();
+    assert.equal((await produce(0, 'refused')).error?.code, 'append-abandoned');
   });
 
   it('never swallows what was acknowledged after its creation was answered, again and again under load', async () => {

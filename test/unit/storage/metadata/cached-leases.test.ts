@@ -237,6 +237,30 @@ describe('cached leases', () => {
     assert.equal(calls('listLeases'), 2);
   });
 
+  it('nor by a read that began before the look-up', async () => {
+    await release(0);
+    const go = holdReply('listLeases');
+    const refresh = cached.refreshLeases();
+    await turn();
+    const asked = cached.getLease(0);
+    await take(0, 9);
+    go();
+    await refresh;
+    await clock.pass(100);
+    assert.deepEqual(versionOf(await asked), [2, 9]);
+    assert.equal(calls('listLeases'), 2);
+  });
+
+  it('a slow read that says the same makes a lease no older than it is known to be', async () => {
+    const go = holdReply('listLeases');
+    const slowRead = cached.refreshLeases();
+    clock.nowMs += 30_000;
+    cached.noteLease({ shard: 0, holder: 7, epoch: 1 });
+    go();
+    await slowRead;
+    assert.deepEqual([cached.peekLease(0)?.asOfMs, cached.peekLease(1)?.asOfMs], [31_000, 1000]);
+  });
+
   it('calls of ours that raise, lose, append or move a pointer tell what they found', async () => {
     await cached.acquireLeases(8, [{ shard: 0, holder: 7, epoch: 1 }]);
     assert.deepEqual(versionOf(cached.peekLease(0)!), [2, 8]);

@@ -362,6 +362,33 @@ describe('CachedMetadataStore', () => {
     assert.deepEqual([cached.peekTopic('a'), drops], [undefined, 1]);
   });
 
+  it('reads a dropped name once, however many requests are refused one after another', async () => {
+    const first = await cached.createTopic(TOPIC);
+    await other.deleteTopic('a');
+    await other.createTopic(TOPIC);
+    cached.dropTopic(first);
+    const release = holdReply('getTopic');
+    const asked = [cached.getTopic('a')];
+    for (let i = 0; i < 100; i++) {
+      cached.dropTopic(first);
+      asked.push(cached.getTopic('a'));
+    }
+    release();
+    for (const topic of await Promise.all(asked)) assert.equal(topic?.topicId, first.topicId + 1);
+    assert.equal(readCount(), 1);
+  });
+
+  it('believes partitions no longer than topics', async () => {
+    open({ topicMsMax: 5000 });
+    await cached.createTopic(TOPIC);
+    clock.nowMs += 4999;
+    await cached.getTopicAtLeast('a', 1);
+    assert.equal(readCount(), 0);
+    clock.nowMs += 1;
+    await cached.getTopicAtLeast('a', 1);
+    assert.equal(readCount(), 1);
+  });
+
   it('forgets everything when rows of another store are put in', async () => {
     const topic = await cached.createTopic(TOPIC);
     await cached.growTopic('a', 9);
