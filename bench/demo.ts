@@ -197,14 +197,22 @@ interface Counters {
   hits: Map<string, { hits: number; misses: number }>;
 }
 
+/** Caches of records and of metadata, and the label that names each. */
+const CACHE_FAMILIES = [
+  ['streamhouse_cache', 'cache'],
+  ['streamhouse_metadata_cache', 'kind'],
+] as const;
+
 async function counters(client: RestClient): Promise<Counters> {
   const text = await client.metricsText();
   const hits = new Map<string, { hits: number; misses: number }>();
-  for (const cache of labelValues(text, 'streamhouse_cache_hits_total', 'cache')) {
-    hits.set(cache, {
-      hits: metricSum(text, 'streamhouse_cache_hits_total', { cache }) ?? 0,
-      misses: metricSum(text, 'streamhouse_cache_misses_total', { cache }) ?? 0,
-    });
+  for (const [family, label] of CACHE_FAMILIES) {
+    for (const cache of labelValues(text, `${family}_hits_total`, label)) {
+      hits.set(cache, {
+        hits: metricSum(text, `${family}_hits_total`, { [label]: cache }) ?? 0,
+        misses: metricSum(text, `${family}_misses_total`, { [label]: cache }) ?? 0,
+      });
+    }
   }
   return {
     objects: metricSum(text, 'streamhouse_objects_put_total'),

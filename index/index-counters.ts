@@ -18,6 +18,8 @@ export const INDEX_COUNTS = [
   'evicted',
   /** Waits for a page whose load was under way already. */
   'joined',
+  /** Reads during which the page was written anew: nothing was kept of them. */
+  'staleReads',
 ] as const;
 
 export type IndexCount = (typeof INDEX_COUNTS)[number];

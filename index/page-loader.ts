@@ -114,6 +114,7 @@ export class PageLoader {
     if (!isWanted(load)) return;
     const { owner, offset } = load;
     const present = offset < owner.nextOffset ? owner.blockAt(offset) : null;
+    if (load.isStale) this.#counters.add('staleReads', 1);
     if (present?.isComplete) {
       this.#settle(load, () => load.resolve(present));
     } else if (load.isStale) {

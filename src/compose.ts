@@ -14,6 +14,7 @@ import type { Agent, ClusterInfo, MetadataStore } from '../storage/metadata/meta
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
 import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
+import { countedCache } from '../workers/counted-cache.ts';
 import { countedMetadata } from '../workers/counted-metadata.ts';
 import type { LaneReply, SequencerReply } from '../workers/messages.ts';
 import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts';
@@ -142,7 +143,7 @@ class ComposedBroker {
   readonly #settings: Settings;
   readonly #cluster: ClusterInfo;
   readonly #metadata: OpenedMetadata;
-  readonly #store: MetadataStore;
+  readonly #store: CachedMetadataStore;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #counters: ThreadCounters;
@@ -179,7 +180,7 @@ class ComposedBroker {
     // One block for each lane, one for the batching worker, one for this thread.
     const counters = allocateCounters(laneCount + 2);
     this.#counters = new ThreadCounters(counters, laneCount + 1);
-    this.#store = countedMetadata(metadata.store, clock, this.#counters);
+    this.#store = this.#makeStore();
     metadata.lost.catch((error) => this.#fail(error));
     this.#agent = this.#makeAgent();
     this.#threads = this.#makeThreads(counters);
@@ -192,6 +193,7 @@ class ComposedBroker {
       },
       clock,
       toLane: (lane, bytes) => this.#threads.toLane(lane, { type: 'produce', bytes }, [bytes.buffer]),
+      topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
     this.#fetch = new FetchRouter({
       laneCount,
@@ -200,15 +202,26 @@ class ComposedBroker {
       toLane: (lane, request) => this.#threads.toLane(lane, request),
       confirmHolder: (shard) => this.#confirmHolder(shard),
       stillThere: (topic) => this.#topics.stillThere(topic),
+      topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
     this.#topics = this.#makeTopics();
-    this.#metrics = new Metrics(counters, this.#mainGauges(), (error, route) =>
+    this.#metrics = new Metrics(counters, metadata.counters, this.#mainGauges(), (error, route) =>
       log.error({ err: error, route }, 'a request met a bug'),
     );
     this.#door = this.#makeDoor();
   }
 
   // -- Making the parts --------------------------------------------------------------------------------
+
+  #makeStore(): CachedMetadataStore {
+    const { topicCacheMax, topicCacheTtlMs } = this.#settings;
+    return new CachedMetadataStore(countedMetadata(this.#metadata.store, this.#clock, this.#counters), {
+      clock: this.#clock,
+      observer: countedCache(this.#counters),
+      shardCount: this.#cluster.shardCount,
+      settings: { topicCountMax: topicCacheMax, topicMsMax: topicCacheTtlMs },
+    });
+  }
 
   #makeAgent(): AgentLoop {
     const { agentId, zone, group, heartbeatMs, listen, advertise } = this.#settings;
@@ -224,6 +237,7 @@ class ComposedBroker {
       },
       store: this.#store,
       clock: this.#clock,
+      refreshLeases: () => this.#store.refreshLeases(),
       take: (shards) => this.#threads.toSequencer({ type: 'take', shards }),
       replaced: (error) => this.#fail(error),
       info: (message, fields) => this.#log.info(fields, message),
@@ -281,15 +295,8 @@ class ComposedBroker {
   }
 
   #makeTopics(): TopicService {
-    const counters = this.#counters;
-    const cached = new CachedMetadataStore(this.#store, this.#clock, {
-      hit: () => counters.add('topicCacheHitsTotal'),
-      miss: () => counters.add('topicCacheMissesTotal'),
-      eviction: () => counters.add('topicCacheEvictionsTotal'),
-      staleFill: () => counters.add('topicCacheStaleFillsTotal'),
-    });
     return new TopicService({
-      store: cached,
+      store: this.#store,
       clock: this.#clock,
       appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
       warn: (message, fields) => this.#log.warn(fields, message),
@@ -358,6 +365,7 @@ class ComposedBroker {
   #fromSequencer(reply: SequencerReply): void {
     switch (reply.type) {
       case 'held':
+        this.#store.noteLease({ ...reply, holder: this.#agent.incarnation });
         this.#agent.held(reply.shard, reply.epoch);
         break;
       case 'lost':
@@ -365,6 +373,7 @@ class ComposedBroker {
         if (!this.#serves && kindOf(reply.error.code) === 'corrupt') {
           this.#fail(StreamHouseError.fromPlain(reply.error));
         }
+        this.#store.dropLease(reply.shard);
         this.#agent.lost(reply.shard, reply.error);
         break;
       case 'topic-deleted': {

@@ -205,6 +205,20 @@ export const SETTINGS = {
     max: 64 * GIB,
     help: 'Memory for blocks of objects that cold reads fetched.',
   },
+  topicCacheMax: {
+    type: 'count',
+    default: 50_000,
+    min: 1,
+    max: 10_000_000,
+    help: 'Topics kept in memory, some 400 bytes each.',
+  },
+  topicCacheTtlMs: {
+    type: 'duration',
+    default: 5 * MINUTE,
+    min: SECOND,
+    max: HOUR,
+    help: "Time after which another broker's change of a topic is seen at the latest.",
+  },
   checkpointLogBytes: {
     type: 'bytes',
     default: 4 * MIB,

@@ -63,6 +63,7 @@ const INDEX_COUNTERS = {
   pagedOut: 'indexPagedOutTotal',
   evicted: 'indexEvictedTotal',
   joined: 'indexJoinedTotal',
+  staleReads: 'indexStaleReadsTotal',
 } as const;
 
 export class Lane {

@@ -41,7 +41,17 @@ export const COUNTERS = {
   topicCacheHitsTotal: 'Topic look-ups answered from the cache',
   topicCacheMissesTotal: 'Topic look-ups that waited for the store',
   topicCacheEvictionsTotal: 'Topics dropped because the cache was full',
-  topicCacheStaleFillsTotal: 'Reads of topics that a write overtook',
+  topicCacheStaleFillsTotal: 'Reads of topics that something newer overtook',
+  topicCacheDropsTotal: 'Topics dropped since a request under them was refused',
+  partitionCacheHitsTotal: 'Partition look-ups answered from the cache',
+  partitionCacheMissesTotal: 'Partition look-ups that waited for the store',
+  leaseCacheHitsTotal: 'Lease look-ups answered from the cache',
+  leaseCacheMissesTotal: 'Lease look-ups that waited for the store',
+  leaseCacheStaleFillsTotal: 'Sightings of leases that something newer overtook',
+  leaseCacheDropsTotal: 'Leases dropped since their holder refused a request or could not be reached',
+  agentCacheHitsTotal: 'Agent look-ups answered from the cache',
+  agentCacheMissesTotal: 'Agent look-ups that waited for the store',
+  agentCacheStaleFillsTotal: 'Lists of agents that something newer overtook',
   // lanes
   laneAppendsTotal: 'Appends validated and built into record batches',
   laneBytesTotal: 'Bytes of record batches built',
@@ -64,6 +74,7 @@ export const COUNTERS = {
   indexPagedOutTotal: 'Index pages written',
   indexEvictedTotal: 'Index pages evicted',
   indexJoinedTotal: 'Page reads that joined one under way',
+  indexStaleReadsTotal: 'Page reads during which the page was written anew',
 } as const;
 
 export const GAUGES = {

@@ -21,6 +21,8 @@ export interface AgentParts {
   settings: AgentSettings;
   store: MetadataStore;
   clock: Clock;
+  /** Reads the leases of all shards anew, in one statement; with each heartbeat. */
+  refreshLeases(): Promise<void>;
   take(shards: number[]): void;
   /** This agent's registration was replaced: another process runs under its id. */
   replaced(error: StreamHouseError): void;
@@ -122,6 +124,7 @@ export class AgentLoop {
 
   #scheduleHeartbeat(): void {
     this.#later(this.#parts.settings.heartbeatMs, () => {
+      void this.#refreshLeases();
       void this.#heartbeat().finally(() => {
         if (!this.#stopped) this.#scheduleHeartbeat();
       });
@@ -148,6 +151,17 @@ export class AgentLoop {
       }
       this.#heartbeatFailures++;
       this.#parts.warn('a heartbeat failed', { error: failure.toPlain(), inARow: this.#heartbeatFailures });
+    }
+  }
+
+  /** No heartbeat waits for it: what is known of the leases only grows old. */
+  async #refreshLeases(): Promise<void> {
+    try {
+      await this.#parts.refreshLeases();
+    } catch (error) {
+      if (this.#stopped) return;
+      const failure = asOperatingError(error, 'store-unavailable', 'reading the leases');
+      this.#parts.warn('the leases could not be read anew', { error: failure.toPlain() });
     }
   }
 

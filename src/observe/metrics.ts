@@ -1,9 +1,12 @@
 /**
- * /metrics: the shared counters of all threads, the main thread's own, and the HTTP door's, as Prometheus text.
+ * /metrics: the shared counters of all threads and of the metadata store, the main thread's own, and the HTTP door's,
+ * as Prometheus text.
  * Owns: metric names and units (seconds and bytes, as Prometheus wants them). Does not own: counting (whoever does
  * the work counts). Main thread.
  */
 import { type Aggregator, collectDefaultMetrics, type MetricType, Registry } from 'prom-client';
+import type { StoreCounters } from '../../storage/metadata/store-counters.ts';
+import { METADATA_CACHE_COUNTERS } from '../../workers/counted-cache.ts';
 import {
   COUNTERS,
   type CounterName,
@@ -59,13 +62,60 @@ function snake(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
-/** Caches by the name that users see, and the counters behind them. */
-const CACHES: Record<string, { hits: CounterName; misses: CounterName }> = {
-  tail: { hits: 'tailCacheHitsTotal', misses: 'tailCacheMissesTotal' },
-  blocks: { hits: 'blockCacheHitsTotal', misses: 'blockCacheMissesTotal' },
-  index: { hits: 'indexHitsTotal', misses: 'indexMissesTotal' },
-  topics: { hits: 'topicCacheHitsTotal', misses: 'topicCacheMissesTotal' },
-};
+/** Counters that are shown as one metric with a label, and by no name of their own. */
+interface Family {
+  name: string;
+  help: string;
+  label: string;
+  of: Readonly<Record<string, CounterName>>;
+}
+
+const CACHES = METADATA_CACHE_COUNTERS;
+
+const FAMILIES: readonly Family[] = [
+  {
+    name: 'cache_hits_total',
+    help: 'Reads of records that a cache answered',
+    label: 'cache',
+    of: { tail: 'tailCacheHitsTotal', blocks: 'blockCacheHitsTotal' },
+  },
+  {
+    name: 'cache_misses_total',
+    help: 'Reads of records that went past a cache',
+    label: 'cache',
+    of: { tail: 'tailCacheMissesTotal', blocks: 'blockCacheMissesTotal' },
+  },
+  {
+    name: 'metadata_cache_hits_total',
+    help: 'Look-ups of metadata answered from memory',
+    label: 'kind',
+    of: CACHES.hits,
+  },
+  {
+    name: 'metadata_cache_misses_total',
+    help: 'Look-ups of metadata that waited for the store',
+    label: 'kind',
+    of: CACHES.misses,
+  },
+  {
+    name: 'metadata_cache_evictions_total',
+    help: 'Entries dropped because a cache of metadata was full',
+    label: 'kind',
+    of: CACHES.evictions,
+  },
+  {
+    name: 'metadata_cache_stale_fills_total',
+    help: 'Answers of the store that something newer overtook, and that were not kept',
+    label: 'kind',
+    of: CACHES.staleFills,
+  },
+  {
+    name: 'metadata_cache_drops_total',
+    help: 'Entries dropped since a request that relied on them was refused',
+    label: 'kind',
+    of: CACHES.drops,
+  },
+];
 
 interface RouteCount {
   route: string;
@@ -147,6 +197,7 @@ export class Metrics {
 
   constructor(
     counters: SharedArrayBuffer,
+    storeCounters: StoreCounters,
     mainGauges: readonly MainGauge[],
     onInternalError: (error: unknown, route: string) => void,
   ) {
@@ -154,6 +205,7 @@ export class Metrics {
     this.#http = new HttpCounts(onInternalError);
     collectDefaultMetrics({ register: this.#registry });
     this.#addShared();
+    this.#addStore(storeCounters);
     for (const { name, help, read } of mainGauges) {
       this.#add(new ReadMetric(name, help, 'gauge', () => [{ labels: {}, value: read() }]));
     }
@@ -176,7 +228,9 @@ export class Metrics {
 
   #addShared(): void {
     const reader = this.#reader;
+    const inFamilies = new Set<string>(FAMILIES.flatMap((family) => Object.values(family.of)));
     for (const [name, help] of Object.entries(COUNTERS)) {
+      if (inFamilies.has(name)) continue;
       const read = () => [{ labels: {}, value: reader.counter(name as CounterName) }];
       this.#add(new ReadMetric(snake(name), help, 'counter', read));
     }
@@ -193,17 +247,21 @@ export class Metrics {
       };
       this.#add(new ReadMetric(seconds, help.replace(/, (ms|microseconds)$/, ''), 'histogram', read));
     }
-    const caches = (kind: 'hits' | 'misses') => () =>
-      Object.entries(CACHES).map(([cache, names]) => ({
-        labels: { cache },
-        value: reader.counter(names[kind]),
-      }));
-    this.#add(
-      new ReadMetric('cache_hits_total', 'Look-ups that a cache answered', 'counter', caches('hits')),
-    );
-    this.#add(
-      new ReadMetric('cache_misses_total', 'Look-ups that went past a cache', 'counter', caches('misses')),
-    );
+    for (const { name, help, label, of } of FAMILIES) {
+      const read = () =>
+        Object.entries(of).map(([value, counter]) => ({
+          labels: { [label]: value },
+          value: reader.counter(counter),
+        }));
+      this.#add(new ReadMetric(name, help, 'counter', read));
+    }
+  }
+
+  #addStore(counters: StoreCounters): void {
+    for (const { name, help } of counters.list()) {
+      const read = () => [{ labels: {}, value: counters.read(name) }];
+      this.#add(new ReadMetric(`metadata_store_${snake(name)}_total`, help, 'counter', read));
+    }
   }
 
   #addHttp(): void {

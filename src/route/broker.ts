@@ -85,7 +85,10 @@ export interface TopicCatalogue {
   /** The topic if it has that partition, re-reading the store once if it seems not to; 'partition-not-found'. */
   getWithPartition(name: string, partition: number): Promise<Topic>;
   list(page: { after?: string; limit: number }): Promise<Topic[]>;
-  /** 'topic-exists', 'invalid-topic-name', 'invalid-partition-count', 'invalid-config'. */
+  /**
+   * 'topic-exists', 'invalid-topic-name', 'invalid-partition-count', 'invalid-config'; 'not-leader' (nothing happened)
+   * or 'deadline-exceeded' while an earlier topic of the name has not ended on all shards.
+   */
   create(request: { name: string; partitionCount: number; configs: Record<string, string> }): Promise<Topic>;
   grow(name: string, partitionCount: number): Promise<Topic>;
   alter(name: string, changes: Record<string, string | null>): Promise<Topic>;

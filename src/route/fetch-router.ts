@@ -23,6 +23,8 @@ export interface FetchRouterParts {
   confirmHolder(shard: number): Promise<boolean>;
   /** Whether the topic is still in the catalogue, under this id. */
   stillThere(topic: Topic): Promise<boolean>;
+  /** A lane knows that this topic is deleted. */
+  topicDeleted(topic: Topic): void;
 }
 
 /** Lane requests outstanding; beyond them readers are refused. */
@@ -133,6 +135,9 @@ export class FetchRouter implements FetchPath {
         for (let i = 0; i < places.length; i++) results[places[i]] = replies[i];
       }),
     );
+    for (let i = 0; i < requests.length; i++) {
+      if (results[i].error?.code === 'topic-not-found') this.#parts.topicDeleted(requests[i].topic);
+    }
     await this.#confirmOutOfRange(requests, results);
     return results;
   }

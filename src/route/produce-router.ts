@@ -40,6 +40,8 @@ export interface ProduceRouterParts {
   clock: Clock;
   /** Posts packed appends to a lane, and the memory moves; false when the lane is being started again. */
   toLane(lane: number, bytes: Uint8Array<ArrayBuffer>): boolean;
+  /** A request was refused since this topic is deleted: whoever resolved its name must not do so again from memory. */
+  topicDeleted(topic: ProduceRequest['topic']): void;
 }
 
 /** The lane's message, its record batch, the object: a record is held three times at the worst moment. */
@@ -65,12 +67,21 @@ const MESSAGES: Partial<Record<ErrorCode, string>> = {
   'not-leader': 'the partition is not served here at the moment; nothing was stored; try again',
   'shutting-down': 'the broker is stopping; nothing was stored; try again elsewhere',
   'store-unknown': 'the metadata store did not tell whether the records were committed',
-  'topic-not-found': 'the topic was deleted',
   'producer-fenced': 'a newer epoch of this producer id is in use',
   'out-of-order-sequence': 'the sequence number does not follow the last one of this producer',
 };
 
+/**
+ * The log knows that the topic is deleted. Its name may be another topic's by now, so that this is not the end of
+ * it: who tries again meets that one, or is told by the catalogue that there is none.
+ */
+const TOPIC_DELETED: PlainError = {
+  code: 'append-abandoned',
+  message: 'the topic was deleted, and perhaps made anew; nothing was stored; try again',
+};
+
 interface Pending {
+  topic: ProduceRequest['topic'];
   done(result: ProduceResult): void;
   offsets: number[];
   errors: (PlainError | null)[] | null;
@@ -166,6 +177,7 @@ export class ProduceRouter implements ProducePath {
       );
     }
     const pending: Pending = {
+      topic: request.topic,
       done,
       offsets: new Array(count).fill(-1),
       errors: null,
@@ -354,6 +366,7 @@ export class ProduceRouter implements ProducePath {
     this.#generationOf[slot] = (this.#generationOf[slot] + 1) >>> 0;
     this.#free.push(slot);
     this.#outstanding--;
+    if (code === 'topic-not-found') this.#parts.topicDeleted(pending.topic);
     if (!pending.answered) this.#note(pending, this.#appendOf[slot], code, baseOffset);
     pending.outstanding--;
     if (pending.outstanding > 0) return;
@@ -369,7 +382,8 @@ export class ProduceRouter implements ProducePath {
       for (let i = 0; i < count; i++) offsets[records ? records[i] : i] = baseOffset + i;
       return;
     }
-    const error: PlainError = { code, message: MESSAGES[code] ?? `the records were refused: ${code}` };
+    const message = MESSAGES[code] ?? `the records were refused: ${code}`;
+    const error: PlainError = code === 'topic-not-found' ? TOPIC_DELETED : { code, message };
     pending.errors ??= new Array(offsets.length).fill(null);
     for (let i = 0; i < count; i++) pending.errors[records ? records[i] : i] = error;
   }

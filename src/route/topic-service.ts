@@ -5,6 +5,11 @@
  *
  * A deletion frees the name in the catalogue first; then TopicDeleted is appended to every shard, and only when
  * all have it is the deleted topic forgotten. What a crash interrupts, the next start finishes.
+ *
+ * Another broker may still have the deleted topic in its cache, and until TopicDeleted is in a shard's log that shard
+ * takes records for it. So a deletion is answered when all shards have it (or it takes too long), and a topic's
+ * creation is not answered before all earlier topics of its name are refused everywhere: who was told that the
+ * new one exists is never acknowledged for records that went to an old one.
  */
 import type { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import type { Topic } from '../../storage/metadata/metadata-store.ts';
@@ -26,6 +31,9 @@ export interface TopicServiceParts {
 /** Between two tries to finish deletions, ms. */
 const DELETION_PAUSE_MS = 1000;
 const DELETIONS_PAGE = 100;
+
+/** How long who deletes or creates waits for a deletion to reach all shards, ms. */
+const DELETION_WAIT_MS_MAX = 5000;
 
 export class TopicService implements TopicCatalogue {
   readonly #parts: TopicServiceParts;
@@ -84,10 +92,46 @@ export class TopicService implements TopicCatalogue {
     checkTopicName(request.name);
     checkPartitionCount(request.partitionCount);
     checkTopicConfigs(request.configs);
-    return this.#parts.store.createTopic({
+    await this.#endEarlier(request.name, 'not-leader');
+    const topic = await this.#parts.store.createTopic({
       ...request,
       createdAtMs: Math.max(0, Math.floor(this.#parts.clock.wallMs())),
     });
+    // One may have been deleted since the first look.
+    await this.#endEarlier(request.name, 'deadline-exceeded');
+    return topic;
+  }
+
+  /** Sees to it that deleted topics of this name are refused by all shards. */
+  async #endEarlier(name: string, otherwise: 'not-leader' | 'deadline-exceeded'): Promise<void> {
+    if (!(await this.#isEnding(name))) return;
+    await this.#deletionsFinished();
+    if (!(await this.#isEnding(name))) return;
+    throw new StreamHouseError(
+      otherwise,
+      `an earlier topic ${name} is deleted, but not all shards know of it yet; try again`,
+    );
+  }
+
+  /** Whether a deleted topic of this name may still be written to; not by us any more. */
+  async #isEnding(name: string): Promise<boolean> {
+    for (let afterTopicId = 0; ; ) {
+      const topics = await this.#parts.store.listDeletedTopics({ afterTopicId, limit: DELETIONS_PAGE });
+      const ending = topics.find((topic) => topic.name === name);
+      if (ending) {
+        this.#parts.store.dropTopic(ending);
+        return true;
+      }
+      if (topics.length < DELETIONS_PAGE) return false;
+      afterTopicId = topics[topics.length - 1].topicId;
+    }
+  }
+
+  /** Waits until all deletions have reached all shards, or for DELETION_WAIT_MS_MAX. */
+  async #deletionsFinished(): Promise<void> {
+    const over = new AbortController();
+    await Promise.race([this.finishDeletions(), sleep(this.#parts.clock, DELETION_WAIT_MS_MAX, over.signal)]);
+    over.abort();
   }
 
   async grow(name: string, partitionCount: number): Promise<Topic> {
@@ -110,6 +154,7 @@ export class TopicService implements TopicCatalogue {
       // Also when its outcome is unknown: what was deleted must reach the shards.
       void this.finishDeletions();
     }
+    await this.#deletionsFinished();
   }
 
   /** Sees to it that every deleted topic's end reaches all shards; goes on trying until it did. */

@@ -1,19 +1,23 @@
 /**
- * A cache in front of any metadata store: topics by name. Owns: what may be remembered, for how long, and which
- * answer may replace which. Does not own: the truth; a topic here may lag behind other brokers' changes by the
- * time to live. Runs on the main thread, where the doors look topics up for every request.
+ * The cache in front of any metadata store, always there. Owns: which look-up is answered by which cache, that each
+ * is counted once, and which calls of the contract tell the caches something. Does not own: what is remembered and
+ * in which order (cache/: one file per kind), nor the truth. Main thread, where the doors look up for every request.
  *
- * The rules, each with its race:
- * - Single flight: any number of callers that miss one name cause one read.
- * - A read fills only if no write of ours to the name ended since the read began (it may have seen the state
- *   before), and only over what is older by (topicId, version). A topicId never comes back, so a topic that was
- *   deleted and made anew under its name is always the newer one.
- * - A write of ours that was answered, alone on its name, fills with its answer; one that failed, or that ran
- *   beside another write or read of the same name, leaves nothing remembered: the next look-up reads.
- * - That a name does not exist, or has no such partition, is believed for `absentMsMax` only.
+ *   topic      a topic by name, 5 min
+ *   partition  whether a topic has a partition, with its shard and the shard's lease, 1 min; made of the other two,
+ *              so that a topic of 100,000 partitions costs no more memory than one of a single partition
+ *   lease      whom to ask for a shard, 1 min; all are read anew with each heartbeat
+ *   agent      an agent by its incarnation, 1 min
+ *
+ * Of the contract's own calls only getTopic is answered from memory. All others go to the store, whatever is
+ * remembered: above all those that fence (readHead, listLeases, listAgents).
  */
-import { LRUCache } from 'lru-cache';
 import type { Clock } from '../../src/core/clock.ts';
+import { shardOf } from '../../src/core/ids.ts';
+import { AgentCache, type AgentCacheSettings, type RegisteredAgent } from './cache/agent-cache.ts';
+import { type Lease, LeaseCache, type LeaseCacheSettings, type LeaseSighting } from './cache/lease-cache.ts';
+import type { MetadataCacheKind, MetadataCacheObserver } from './cache/metadata-cache-observer.ts';
+import { TopicCache, type TopicCacheSettings } from './cache/topic-cache.ts';
 import {
   callMetadataStore,
   ForwardingMetadataStore,
@@ -21,90 +25,59 @@ import {
   type MetadataMethod,
   type MetadataResult,
 } from './forwarding-metadata-store.ts';
-import type { MetadataStore, Topic } from './metadata-store.ts';
+import type { Agent, AppendOutcome, HeadOutcome, MetadataStore, ShardHead, Topic } from './metadata-store.ts';
 
-/** Told of every event, for the shared counters; `kind` is the kind of thing looked up. */
-export interface MetadataCacheObserver {
-  /** Answered from memory; that a name is known not to exist counts too. */
-  hit(kind: 'topic'): void;
-  /** The store had to be asked, or the read that another caller waits for. */
-  miss(kind: 'topic'): void;
-  /** Dropped because the cache was full. */
-  eviction(kind: 'topic'): void;
-  /** A read was overtaken by a write, and its answer not kept. */
-  staleFill(kind: 'topic'): void;
-}
-
-export interface MetadataCacheSettings {
-  /** A topic takes some 400 bytes, so this many 20 MB. */
-  topicCountMax: number;
-  /** How long a topic is believed. */
-  topicMsMax: number;
-  /** Names that do not exist have a place of their own: asking for many of them must not push topics out. */
-  absentCountMax: number;
-  absentMsMax: number;
-}
+export type MetadataCacheSettings = TopicCacheSettings & LeaseCacheSettings & AgentCacheSettings;
 
 export const METADATA_CACHE_DEFAULTS: MetadataCacheSettings = {
   topicCountMax: 50_000,
   topicMsMax: 5 * 60_000,
+  partitionMsMax: 60_000,
   absentCountMax: 5_000,
-  absentMsMax: 1000,
+  leaseMsMax: 60_000,
+  agentMsMax: 60_000,
+  // Ten statements a second at most for a name that does not exist, or for all shards of an agent that died.
+  paceMs: 100,
 };
 
-interface CachedTopic {
-  topic: Topic;
-  readAtMs: number;
-  /** When a read last found that a partition asked for is beyond the count. */
-  beyondAtMs: number | null;
+export interface CachedMetadataParts {
+  clock: Clock;
+  observer: MetadataCacheObserver;
+  /** The cluster's. */
+  shardCount: number;
+  settings?: Partial<MetadataCacheSettings>;
 }
 
-/** A read of a name on its way; out of #flights once a write has made it stale. */
-interface Flight {
-  answer: Promise<Topic | null>;
-  isStale: boolean;
-}
-
-/** Writes of ours to one name that are on their way. */
-interface Writing {
-  running: number;
-  /** Something else on the name happened meanwhile, so no answer can be told to be the newest. */
-  isOverlapped: boolean;
+/** A partition that exists, and whom to ask for it. */
+export interface PartitionPlace {
+  readonly topic: Topic;
+  readonly shard: number;
+  readonly lease: Lease;
 }
 
 export class CachedMetadataStore extends ForwardingMetadataStore {
   readonly description: string;
   readonly bodyBytesMax: number;
   readonly #inner: MetadataStore;
-  readonly #clock: Clock;
+  readonly #shardCount: number;
   readonly #settings: MetadataCacheSettings;
   readonly #observer: MetadataCacheObserver;
-  readonly #topics: LRUCache<string, CachedTopic>;
-  /** Names known not to exist, and when that was read. */
-  readonly #absent: LRUCache<string, number>;
-  readonly #flights = new Map<string, Flight>();
-  readonly #writing = new Map<string, Writing>();
+  readonly #topics: TopicCache;
+  readonly #leases: LeaseCache;
+  readonly #agents: AgentCache;
 
-  constructor(
-    inner: MetadataStore,
-    clock: Clock,
-    observer: MetadataCacheObserver,
-    settings: Partial<MetadataCacheSettings> = {},
-  ) {
+  constructor(inner: MetadataStore, { clock, observer, shardCount, settings }: CachedMetadataParts) {
     super();
     this.description = inner.description;
     this.bodyBytesMax = inner.bodyBytesMax;
     this.#inner = inner;
-    this.#clock = clock;
+    this.#shardCount = shardCount;
+    const given = { ...METADATA_CACHE_DEFAULTS, ...settings };
+    this.#settings = { ...given, partitionMsMax: Math.min(given.partitionMsMax, given.topicMsMax) };
     this.#observer = observer;
-    this.#settings = { ...METADATA_CACHE_DEFAULTS, ...settings };
-    this.#topics = new LRUCache({
-      max: this.#settings.topicCountMax,
-      dispose: (_topic, _name, reason) => {
-        if (reason === 'evict') observer.eviction('topic');
-      },
-    });
-    this.#absent = new LRUCache({ max: this.#settings.absentCountMax });
+    this.#topics = new TopicCache(inner, clock, observer, this.#settings);
+    this.#leases = new LeaseCache(inner, shardCount, clock, observer, this.#settings);
+    this.#agents = new AgentCache(inner, clock, observer, this.#settings);
   }
 
   protected override forward<M extends MetadataMethod>(
@@ -114,165 +87,237 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
     return callMetadataStore(this.#inner, method, args);
   }
 
-  /**
-   * The topic if it is in memory, for the hot path; counts a hit. undefined says nothing: ask `getTopic`, which
-   * counts then. Topics from here are frozen and shared.
-   */
-  peekTopic(name: string): Topic | undefined {
-    const cached = this.#remembered(name);
-    if (!cached) return undefined;
-    this.#observer.hit('topic');
-    return cached.topic;
-  }
-
-  override async getTopic(name: string): Promise<Topic | null> {
-    const cached = this.#remembered(name);
-    if (cached || this.#isKnownAbsent(name)) {
-      this.#observer.hit('topic');
-      return cached?.topic ?? null;
-    }
-    this.#observer.miss('topic');
-    return this.#load(name).answer;
-  }
-
-  /**
-   * The topic, read anew once if it has fewer partitions in memory than `partitionCount` (another broker may have
-   * grown it). It may still have fewer afterwards; then that is believed for `absentMsMax`.
-   */
-  async getTopicAtLeast(name: string, partitionCount: number): Promise<Topic | null> {
-    const cached = this.#remembered(name);
-    const isAnswer =
-      cached && (cached.topic.partitionCount >= partitionCount || this.#isFresh(cached.beyondAtMs));
-    if (isAnswer || (!cached && this.#isKnownAbsent(name))) {
-      this.#observer.hit('topic');
-      return cached?.topic ?? null;
-    }
-    this.#observer.miss('topic');
-    const isJoined = this.#flights.has(name);
-    let topic = await this.#load(name).answer;
-    // A read that was on its way before this call began may be older than what the caller knows of.
-    if (isJoined && topic && topic.partitionCount < partitionCount) topic = await this.#load(name).answer;
-    if (topic && topic.partitionCount < partitionCount) {
-      const found = this.#topics.peek(name);
-      if (found) found.beyondAtMs = this.#clock.monotonicMs();
-    }
-    return topic;
-  }
-
-  override createTopic(...args: MetadataArguments<'createTopic'>): Promise<Topic> {
-    return this.#write(args[0].name, this.forward('createTopic', args), (topic) => this.#remember(topic));
-  }
-
-  override growTopic(...args: MetadataArguments<'growTopic'>): Promise<Topic> {
-    return this.#write(args[0], this.forward('growTopic', args), (topic) => this.#remember(topic));
-  }
-
-  override alterTopic(...args: MetadataArguments<'alterTopic'>): Promise<Topic> {
-    return this.#write(args[0], this.forward('alterTopic', args), (topic) => this.#remember(topic));
-  }
-
-  override deleteTopic(...args: MetadataArguments<'deleteTopic'>): Promise<Topic> {
-    return this.#write(args[0], this.forward('deleteTopic', args), ({ name }) => this.#rememberAbsent(name));
-  }
-
   /** Closes the store below. */
   close(): Promise<void> {
     return this.#inner.close();
   }
 
-  /** Not expired. */
-  #remembered(name: string): CachedTopic | undefined {
-    const cached = this.#topics.get(name);
-    if (!cached) return undefined;
-    if (this.#clock.monotonicMs() - cached.readAtMs < this.#settings.topicMsMax) return cached;
-    this.#topics.delete(name);
-    return undefined;
+  // -- Topics ------------------------------------------------------------------------------------------
+
+  /**
+   * The topic if it is in memory, for the hot path; counts a hit. undefined says nothing: ask `getTopic`, which
+   * counts then. Topics from here are frozen and shared.
+   */
+  peekTopic(name: string): Topic | undefined {
+    return this.#hit('topic', this.#topics.remembered(name, 0, this.#settings.topicMsMax));
   }
 
-  #isKnownAbsent(name: string): boolean {
-    return this.#isFresh(this.#absent.get(name) ?? null);
+  /** null always comes from a read that began after this call. */
+  override async getTopic(name: string): Promise<Topic | null> {
+    const remembered = this.peekTopic(name);
+    if (remembered) return remembered;
+    this.#observer.miss('topic');
+    return this.#topics.read(name, 0);
   }
 
-  #isFresh(sinceMs: number | null): boolean {
-    return sinceMs !== null && this.#clock.monotonicMs() - sinceMs < this.#settings.absentMsMax;
+  /**
+   * The topic, read anew once if it has fewer partitions in memory than `partitionCount` (another broker may have
+   * grown it). It may still have fewer afterwards: then a read that began after this call says so.
+   */
+  async getTopicAtLeast(name: string, partitionCount: number): Promise<Topic | null> {
+    const { partitionMsMax } = this.#settings;
+    const remembered = this.#hit('partition', this.#topics.remembered(name, partitionCount, partitionMsMax));
+    if (remembered) return remembered;
+    this.#observer.miss('partition');
+    return this.#topics.read(name, partitionCount);
   }
 
-  /** The read on its way, or a new one. */
-  #load(name: string): Flight {
-    const present = this.#flights.get(name);
-    if (present) return present;
-    const flight: Flight = { answer: Promise.resolve(null), isStale: false };
-    flight.answer = this.#read(name, flight);
-    this.#flights.set(name, flight);
-    return flight;
+  /**
+   * A request under this topic was refused as 'topic-not-found': its deletion has reached the partition's log. Whoever
+   * asks for the name next gets it from the store.
+   */
+  dropTopic(topic: Topic): void {
+    this.#topics.drop(topic);
   }
 
-  async #read(name: string, flight: Flight): Promise<Topic | null> {
-    // Its answer is as old as its beginning.
-    const beganAtMs = this.#clock.monotonicMs();
+  override createTopic(...args: MetadataArguments<'createTopic'>): Promise<Topic> {
+    return this.#topics.write(args[0].name, this.forward('createTopic', args));
+  }
+
+  override growTopic(...args: MetadataArguments<'growTopic'>): Promise<Topic> {
+    return this.#topics.write(args[0], this.forward('growTopic', args));
+  }
+
+  override alterTopic(...args: MetadataArguments<'alterTopic'>): Promise<Topic> {
+    return this.#topics.write(args[0], this.forward('alterTopic', args));
+  }
+
+  override deleteTopic(...args: MetadataArguments<'deleteTopic'>): Promise<Topic> {
+    return this.#topics.write(args[0], this.forward('deleteTopic', args), true);
+  }
+
+  // -- Partitions --------------------------------------------------------------------------------------
+
+  /** Where a partition is, if all of that is in memory; counts a hit. undefined says nothing. */
+  peekPartition(name: string, partition: number): PartitionPlace | undefined {
+    const topic = this.#topics.remembered(name, partition + 1, this.#settings.partitionMsMax);
+    if (!topic) return undefined;
+    const shard = this.#shardOf(topic.topicId, partition);
+    const lease = this.#leases.remembered(shard);
+    return lease && this.#hit('partition', { topic, shard, lease });
+  }
+
+  /**
+   * Where a partition is; null: there is no such topic, or it has no such partition, by a read that began after this
+   * call. The lease may be without holder. What is missing is read: the topic, all leases, or both.
+   */
+  async getPartition(name: string, partition: number): Promise<PartitionPlace | null> {
+    const remembered = this.peekPartition(name, partition);
+    if (remembered) return remembered;
+    this.#observer.miss('partition');
+    const { partitionMsMax } = this.#settings;
+    const topic =
+      this.#topics.remembered(name, partition + 1, partitionMsMax) ??
+      (await this.#topics.read(name, partition + 1));
+    if (!topic || topic.partitionCount <= partition) return null;
+    const shard = this.#shardOf(topic.topicId, partition);
+    const lease = this.#leases.remembered(shard) ?? (await this.#leases.read(shard));
+    return { topic, shard, lease };
+  }
+
+  #shardOf(topicId: number, partition: number): number {
+    return shardOf(topicId, partition, this.#shardCount);
+  }
+
+  // -- Leases ------------------------------------------------------------------------------------------
+
+  /** The lease if it is in memory and has a holder; counts a hit. undefined says nothing: ask `getLease`. */
+  peekLease(shard: number): Lease | undefined {
+    return this.#hit('lease', this.#leases.remembered(shard));
+  }
+
+  /** Whom to ask for a shard; holder 0 always comes from a read that began after this call. 'shard-not-found'. */
+  async getLease(shard: number): Promise<Lease> {
+    const remembered = this.peekLease(shard);
+    if (remembered) return remembered;
+    this.#observer.miss('lease');
+    return this.#leases.read(shard);
+  }
+
+  /** The lease of a partition's shard, as `getLease`; whether there is such a partition is not looked at. */
+  getPartitionLease(topicId: number, partition: number): Promise<Lease> {
+    return this.getLease(this.#shardOf(topicId, partition));
+  }
+
+  /**
+   * A request that went by `seen` was refused by the holder, or could not reach it: the next look-up reads. Nothing if
+   * a newer lease is known already. Without `seen` the shard's lease is in doubt whatever it is.
+   */
+  dropLease(shard: number, seen?: Lease): void {
+    this.#leases.drop(shard, seen);
+  }
+
+  /** Somebody who knows tells that a shard was taken: the batching worker, whose calls do not come through here. */
+  noteLease(sighting: LeaseSighting): void {
+    this.#leases.see([sighting], this.#leases.begin());
+  }
+
+  /** Reads all leases anew in one statement, or joins the one that does; with each heartbeat. */
+  refreshLeases(): Promise<void> {
+    return this.#leases.refresh();
+  }
+
+  override acquireLeases(...args: MetadataArguments<'acquireLeases'>): Promise<HeadOutcome[]> {
+    const shards = args[1].map(({ shard }) => shard);
+    return this.#seeing(shards, this.forward('acquireLeases', args), headsOf);
+  }
+
+  override releaseLeases(...args: MetadataArguments<'releaseLeases'>): Promise<HeadOutcome[]> {
+    const shards = args[1].map(({ shard }) => shard);
+    return this.#seeing(shards, this.forward('releaseLeases', args), headsOf);
+  }
+
+  override movePointer(...args: MetadataArguments<'movePointer'>): Promise<HeadOutcome> {
+    return this.#seeing([], this.forward('movePointer', args), (outcome) => [outcome.head]);
+  }
+
+  override appendEntries(...args: MetadataArguments<'appendEntries'>): Promise<AppendOutcome[]> {
+    return this.#seeing([], this.forward('appendEntries', args), (outcomes) =>
+      outcomes.flatMap((outcome) => (outcome.kind === 'conflict' ? [outcome.head] : [])),
+    );
+  }
+
+  override readHead(...args: MetadataArguments<'readHead'>): Promise<ShardHead> {
+    return this.#seeing([], this.forward('readHead', args), (head) => [head]);
+  }
+
+  override listLeases(): Promise<ShardHead[]> {
+    return this.#seeing([], this.forward('listLeases', []), (heads) => heads);
+  }
+
+  /**
+   * Waits for a call and remembers the heads that its answer tells of. `changing`: shards whose lease the call may
+   * have changed; where its answer is lost, nobody knows.
+   */
+  async #seeing<T>(
+    changing: readonly number[],
+    call: Promise<T>,
+    heads: (answer: T) => readonly LeaseSighting[],
+  ): Promise<T> {
+    const began = this.#leases.begin();
     try {
-      const topic = await this.#inner.getTopic(name);
-      if (flight.isStale) this.#observer.staleFill('topic');
-      else if (topic) this.#remember(topic, beganAtMs);
-      else this.#rememberAbsent(name, beganAtMs);
-      return topic && frozen(topic);
-    } finally {
-      // A write that is on its way may end with an answer from before this one: then neither is kept.
-      const writing = this.#writing.get(name);
-      if (writing) writing.isOverlapped = true;
-      if (this.#flights.get(name) === flight) this.#flights.delete(name);
+      const answer = await call;
+      this.#leases.see(heads(answer), began);
+      return answer;
+    } catch (error) {
+      for (const shard of changing) this.#leases.drop(shard);
+      throw error;
     }
   }
 
-  #remember(topic: Topic, asOfMs = this.#clock.monotonicMs()): void {
-    const cached = this.#topics.peek(topic.name)?.topic;
-    if (cached && isNewer(cached, topic)) {
-      this.#observer.staleFill('topic');
-      return;
-    }
-    this.#absent.delete(topic.name);
-    this.#topics.set(topic.name, { topic: frozen(topic), readAtMs: asOfMs, beyondAtMs: null });
+  // -- Agents ------------------------------------------------------------------------------------------
+
+  /** An agent if it is in memory; counts a hit. undefined says nothing: ask `getAgentOf`. */
+  peekAgentOf(incarnation: number): RegisteredAgent | undefined {
+    return this.#hit('agent', this.#agents.remembered(incarnation));
   }
 
-  #rememberAbsent(name: string, asOfMs = this.#clock.monotonicMs()): void {
-    this.#topics.delete(name);
-    this.#absent.set(name, asOfMs);
+  /** The agent of a lease's holder; null: it is registered no more, by a read that began after this call. */
+  async getAgentOf(incarnation: number): Promise<RegisteredAgent | null> {
+    const remembered = this.peekAgentOf(incarnation);
+    if (remembered) return remembered;
+    this.#observer.miss('agent');
+    return this.#agents.read(incarnation);
   }
 
-  /** Waits for a write of ours to `name`, then fills by `land` or, where that is not sure to be newest, forgets. */
-  async #write(name: string, call: Promise<Topic>, land: (topic: Topic) => void): Promise<Topic> {
-    let writing = this.#writing.get(name);
-    if (writing) writing.isOverlapped = true;
-    else this.#writing.set(name, (writing = { running: 0, isOverlapped: false }));
-    writing.running++;
-    let answer: Topic | undefined;
+  override async registerAgent(...args: MetadataArguments<'registerAgent'>): Promise<Agent> {
     try {
-      answer = await call;
-      return frozen(answer);
-    } finally {
-      if (--writing.running === 0) this.#writing.delete(name);
-      const flight = this.#flights.get(name);
-      if (flight) {
-        flight.isStale = true;
-        this.#flights.delete(name);
-      }
-      if (answer && !writing.isOverlapped) land(answer);
-      else this.#forget(name);
+      const agent = await this.forward('registerAgent', args);
+      this.#agents.registered(agent);
+      return agent;
+    } catch (error) {
+      this.#agents.doubt();
+      throw error;
     }
   }
 
-  #forget(name: string): void {
-    this.#topics.delete(name);
-    this.#absent.delete(name);
+  override async deregisterAgent(...args: MetadataArguments<'deregisterAgent'>): Promise<void> {
+    try {
+      await this.forward('deregisterAgent', args);
+    } finally {
+      this.#agents.deregistered(args[1]);
+    }
+  }
+
+  // -- Inside ------------------------------------------------------------------------------------------
+
+  /** Rows are put as another store holds them, under whatever version. */
+  override async importRows(...args: MetadataArguments<'importRows'>): Promise<void> {
+    try {
+      await this.forward('importRows', args);
+    } finally {
+      this.#topics.forgetAll();
+      this.#leases.forgetAll();
+      this.#agents.doubt();
+    }
+  }
+
+  #hit<T>(kind: MetadataCacheKind, remembered: T | undefined): T | undefined {
+    if (remembered !== undefined) this.#observer.hit(kind);
+    return remembered;
   }
 }
 
-function isNewer(a: Topic, b: Topic): boolean {
-  return a.topicId > b.topicId || (a.topicId === b.topicId && a.version > b.version);
-}
-
-/** What the cache hands out is shared by all callers. */
-function frozen(topic: Topic): Topic {
-  Object.freeze(topic.configs);
-  return Object.freeze(topic);
+function headsOf(outcomes: readonly HeadOutcome[]): ShardHead[] {
+  return outcomes.map(({ head }) => head);
 }

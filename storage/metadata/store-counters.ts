@@ -35,4 +35,9 @@ export class StoreCounters {
   read(name: StoreCounterName): number {
     return this.#values[NAMES.indexOf(name)];
   }
+
+  /** All of them, each with what it counts. */
+  list(): { name: StoreCounterName; help: string }[] {
+    return NAMES.map((name) => ({ name, help: STORE_COUNTERS[name] }));
+  }
 }

@@ -13,7 +13,7 @@ import { attachMetadata, openMetadata } from '../../storage/metadata/open-metada
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
 import { metadataStoreContract } from './metadata-store.ts';
-import type { OpenedForContract } from './metadata-store-rig.ts';
+import { type OpenedForContract, SHARD_COUNT } from './metadata-store-rig.ts';
 
 interface Variant {
   name: string;
@@ -85,8 +85,12 @@ async function openSqliteByUrl(): Promise<OpenedForContract> {
 
 function decorated(opened: OpenedForContract): OpenedForContract {
   const ignore = () => undefined;
-  const observer = { hit: ignore, miss: ignore, eviction: ignore, staleFill: ignore };
+  const observer = { hit: ignore, miss: ignore, eviction: ignore, staleFill: ignore, drop: ignore };
   const decorate = (store: MetadataStore) =>
-    new CachedMetadataStore(new InstrumentedMetadataStore(store, systemClock, ignore), systemClock, observer);
+    new CachedMetadataStore(new InstrumentedMetadataStore(store, systemClock, ignore), {
+      clock: systemClock,
+      observer,
+      shardCount: SHARD_COUNT,
+    });
   return { store: decorate(opened.store), rival: decorate(opened.rival), close: opened.close };
 }

@@ -30,6 +30,8 @@ export class InlineBroker {
   readonly counters: CountersReader;
   readonly produceRouter: ProduceRouter;
   readonly fatal: PlainError[] = [];
+  /** Told of every topic under which a request was refused since it is deleted. */
+  topicDeleted: (topic: Topic) => void = () => undefined;
   readonly #store: MetadataStore;
   readonly #objects: ObjectStore;
   readonly #agent: AgentLoop;
@@ -50,6 +52,7 @@ export class InlineBroker {
       settings: { laneCount: LANES, ...limits },
       clock,
       toLane: (lane, bytes) => this.#later(() => this.#lanes[lane].fromMain({ type: 'produce', bytes })),
+      topicDeleted: (topic) => this.topicDeleted(topic),
     });
     this.#fetch = new FetchRouter({
       laneCount: LANES,
@@ -58,6 +61,7 @@ export class InlineBroker {
       toLane: (lane, request) => this.#later(() => this.#lanes[lane].fromMain(request)),
       confirmHolder: async () => true,
       stillThere: async () => true,
+      topicDeleted: (topic) => this.topicDeleted(topic),
     });
   }
 
@@ -79,6 +83,9 @@ export class InlineBroker {
       },
       store: this.#store,
       clock: systemClock,
+      refreshLeases: async () => {
+        await this.#store.listLeases();
+      },
       take: (shards) => {
         for (const shard of shards) this.#sequencer?.take(shard);
       },
@@ -171,6 +178,12 @@ export class InlineBroker {
     }
     this.#agent.sequencerUp();
     await this.until(() => this.#agent.heldCount === SHARDS);
+  }
+
+  /** Appends TopicDeleted to every shard. */
+  async appendTopicDeleted(topicId: number): Promise<void> {
+    if (!this.#sequencer) throw new StreamHouseError('not-leader', 'there is no batching worker');
+    await this.#sequencer.decideOnAll({ kind: 'topic-deleted', topicId });
   }
 
   /** The batching worker ends where it stands; `start` makes a successor. */

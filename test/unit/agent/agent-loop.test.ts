@@ -27,12 +27,22 @@ function makeAgent(store = new FaultyMetadataStore(new MemoryMetadataStore())) {
     },
     store,
     clock: systemClock,
+    refreshLeases: async () => {
+      await store.listLeases();
+    },
     take: (shards) => taken.push(shards),
     replaced: (error) => replaced.push(error),
     info: () => undefined,
     warn: (message) => warned.push(message),
   });
   return { store, loop, replaced, taken, warned };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  for (let i = 0; !holds(); i++) {
+    assert.ok(i < 1000, `not within 5 s: ${holds}`);
+    await sleepMs(5);
+  }
 }
 
 function heartbeats(store: FaultyMetadataStore): number {
@@ -93,6 +103,25 @@ describe('the agent loop', () => {
     assert.deepEqual(taken, [[0, 1, 2], [1]]);
     assert.deepEqual(replaced, []);
     assert.equal(warned.filter((message) => message === 'a heartbeat failed').length, 2);
+  });
+
+  it('reads all leases anew with each heartbeat, two statements in all, and no heartbeat waits for that', async () => {
+    const { store, loop, warned } = makeAgent();
+    await loop.register();
+    await until(() => heartbeats(store) >= 5);
+    const count = (name: string) => store.calls.filter(({ method }) => method === name).length;
+    assert.ok(Math.abs(count('listLeases') - heartbeats(store)) <= 1);
+    assert.deepEqual(
+      new Set(store.calls.map(({ method }) => method)),
+      new Set(['registerAgent', 'heartbeat', 'listLeases']),
+    );
+    store.inject({ on: 'listLeases', effect: { kind: 'error-before' }, times: 2 });
+    await until(() => warned.length === 2);
+    store.inject({ on: 'listLeases', effect: { kind: 'hang' } });
+    const before = heartbeats(store);
+    await until(() => heartbeats(store) >= before + 5);
+    loop.stop();
+    assert.deepEqual(new Set(warned), new Set(['the leases could not be read anew']));
   });
 
   it('takes nothing while there is no batching worker', async () => {

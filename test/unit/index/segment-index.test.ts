@@ -407,6 +407,28 @@ test('a slow read never brings back what was there before a newer write', async 
   assert.equal(decodePage(rig.store.list(TOPIC, 0)[0].bytes).refCount, 1);
 });
 
+test('a page read that began before a newer fold was written is read again, not kept', async () => {
+  const rig = new Rig({ budgetBytes: 0 });
+  rig.append(0, 300);
+  await rig.pageOut();
+  const gate = Promise.withResolvers<void>();
+  rig.store.after = () => {
+    rig.store.after = () => undefined;
+    return gate.promise;
+  };
+  const slow = bases(rig.index, 0, 7, 30);
+  await turn();
+  const merged = { baseOffset: 0, nextOffset: 512, incarnation: 8, number: 1, position: 0, length: 9 };
+  rig.index.replace(0, ++rig.seq, TOPIC, 0, [{ ...merged, maxTimestampSoFarMs: 5100 }]);
+  // The merge has its page read, written, and evicted, while the first read is still on its way with the old one.
+  await rig.pageOut();
+  const reads = rig.store.finds.length;
+  gate.resolve();
+  assert.deepEqual(await slow, [0]);
+  assert.equal(rig.store.finds.length, reads + 1);
+  assert.equal(rig.counts.of.staleReads, 1);
+});
+
 test('wrong pages are corrupt-page: missing, another partition, a hole, damaged, another stamp', async () => {
   const change = (of: (page: StoredPage) => StoredPage | null) => async () => {
     const rig = new Rig();

@@ -34,6 +34,7 @@ function rig(laneIsUp: () => boolean = () => true): Rig {
   const router = new ProduceRouter({
     settings: { laneCount: 1, inFlightBytesMax: 64 * MIB, recordBytesMax: MIB, appendBytesMax: 16 * MIB },
     clock: systemClock,
+    topicDeleted: () => undefined,
     toLane: (_, bytes) => {
       if (!laneIsUp()) return false;
       messages.push(bytes);
