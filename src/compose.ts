@@ -61,7 +61,10 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
   const clock = systemClock;
   await checkListenAddress(settings.listen);
   await makeDataDirectory(settings);
-  const metadata = await naming('metadata', openMetadata(settings.metadata, { role: 'broker' }));
+  const metadata = await naming(
+    'metadata',
+    openMetadata(settings.metadata, { role: 'broker', migrate: settings.migrate }),
+  );
   try {
     const joining = joinCluster({
       store: metadata.store,

@@ -31,5 +31,6 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: 'show objects, log entries, pages, checkpoints, segments',
     load: () => import('./inspect.ts'),
   },
+  { name: 'migrate', summary: 'bring the metadata schema up to date', load: () => import('./migrate.ts') },
   { name: 'verify', summary: 'check metadata and objects', load: () => import('./verify.ts') },
 ];
