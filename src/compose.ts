@@ -68,6 +68,7 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
   try {
     const joining = joinCluster({
       store: metadata.store,
+      metadataUrl: settings.metadata,
       objectsUrl: settings.objects,
       shardCount: settings.shards,
       clock,
@@ -348,6 +349,8 @@ class ComposedBroker {
         if (!this.#serves && kindOf(reply.error.code) === 'corrupt') {
           this.#fail(StreamHouseError.fromPlain(reply.error));
         }
+        // The store was copied to another one, which is the one to be used.
+        if (reply.error.code === 'cluster-mismatch') this.#fail(StreamHouseError.fromPlain(reply.error));
         this.#agent.lost(reply.shard, reply.error);
         break;
       case 'topic-deleted': {
