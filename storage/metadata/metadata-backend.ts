@@ -45,6 +45,7 @@ export interface OpenMigrationsOptions {
 
 /** A backend's schema, reached without opening its store. */
 export interface OpenedMigrations {
+  /** Described as the store itself is. */
   target: MigrationTarget;
   /** Those that this version knows, by number. */
   known: readonly Migration[];

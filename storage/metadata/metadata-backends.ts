@@ -11,12 +11,15 @@ import type { MetadataBackend } from './metadata-backend.ts';
 interface BackendRow {
   /** How its URL looks, for messages. */
   urlForm: string;
+  /** Opened as 'broker' it is opened by nobody else, whatever the others believe. */
+  hasOneOwner?: true;
   load(): Promise<MetadataBackend>;
 }
 
 const BACKENDS = {
   sqlite: {
     urlForm: 'sqlite:PATH',
+    hasOneOwner: true,
     load: async () => (await import('./sqlite/sqlite-backend.ts')).sqliteBackend,
   },
   memory: {
@@ -37,6 +40,12 @@ export function schemeOf(url: string): MetadataScheme {
   // Not the whole URL: it may hold a password.
   const what = colon < 0 ? 'a metadata URL begins with a scheme' : `unknown metadata scheme '${scheme}:'`;
   throw new StreamHouseError('invalid-setting', `${what}; known are ${known.join(', ')}`);
+}
+
+/** Whether a store opened as 'broker' is proof that no broker runs on it. 'invalid-setting' as `schemeOf`. */
+export function hasOneOwner(url: string): boolean {
+  const row: BackendRow = BACKENDS[schemeOf(url)];
+  return row.hasOneOwner === true;
 }
 
 /** 'invalid-setting' as `schemeOf`. */

@@ -30,7 +30,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/cluster-stamp.ts': ['src/core/', 'storage/'],
   'src/inspect/': ['src/core/', 'workers/', 'index/', 'storage/'],
   'src/verify/': ['src/core/', 'src/cluster-stamp.ts', 'src/inspect/', 'workers/', 'index/', 'storage/'],
-  'src/move/': ['src/core/', 'storage/'],
+  'src/move/': ['src/core/', 'src/cluster-stamp.ts', 'storage/'],
   'src/compose.ts': ['*'],
   'src/cli/': ['*'],
   'src/main.ts': ['src/cli/'],

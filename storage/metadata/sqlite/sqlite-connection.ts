@@ -146,7 +146,7 @@ export function openSqliteMigrations(settings: { path: string; clock: Clock; rea
 } {
   const { readOnly, clock } = settings;
   const path = resolvePath({ ...settings, role: 'broker' });
-  if (readOnly && !existsSync(path)) return { target: blankTarget(path), close: () => undefined };
+  if (readOnly && !existsSync(path)) return { target: blankTarget(`sqlite:${path}`), close: () => undefined };
   let lock: OwnerLock | undefined;
   let database: Database.Database | undefined;
   const close = () => {
@@ -158,7 +158,7 @@ export function openSqliteMigrations(settings: { path: string; clock: Clock; rea
     database = new Database(path, { readonly: readOnly, timeout: BUSY_MS_MAX });
     checkOwnFile(database, path);
     if (!readOnly) setBrokerPragmas(database);
-    return { target: migrationTarget(database, path, clock), close };
+    return { target: migrationTarget(database, `sqlite:${path}`, clock), close };
   } catch (error) {
     close();
     throw sqliteErrorMeaning(error, 'open', path);
@@ -166,14 +166,14 @@ export function openSqliteMigrations(settings: { path: string; clock: Clock; rea
 }
 
 /** What a file that is not there has: nothing. */
-function blankTarget(path: string): MigrationTarget {
+function blankTarget(description: string): MigrationTarget {
   const session: MigrationSession = {
     applied: async () => [],
     apply: async () => {
       throw new Error('a migration was applied through a target that only reads');
     },
   };
-  return { description: path, exclusively: (work) => work(session) };
+  return { description, exclusively: (work) => work(session) };
 }
 
 /** Before migrations said whether they are breaking, their table had no such column: all of them are. */
@@ -195,7 +195,11 @@ function appliedMigrations(database: Database.Database): AppliedMigration[] {
 }
 
 /** A connection as the target of migrations; nobody else may use it meanwhile. */
-export function migrationTarget(database: Database.Database, path: string, clock: Clock): MigrationTarget {
+export function migrationTarget(
+  database: Database.Database,
+  description: string,
+  clock: Clock,
+): MigrationTarget {
   const session: MigrationSession = {
     applied: async () => appliedMigrations(database),
     async apply(migration) {
@@ -222,7 +226,7 @@ export function migrationTarget(database: Database.Database, path: string, clock
     },
   };
   return {
-    description: path,
+    description,
     async exclusively(work) {
       // A read-only connection takes no lock: it sees one state.
       database.exec(database.readonly ? 'BEGIN' : 'BEGIN IMMEDIATE');
