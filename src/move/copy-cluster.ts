@@ -61,7 +61,7 @@ export interface CopyReport {
  * 'cluster-mismatch' for a source that was moved elsewhere; else the stores' errors.
  */
 export async function copyCluster(parts: CopyParts): Promise<CopyReport> {
-  const { clock, random, stop, say, progress } = parts;
+  const { clock, stop, say, progress } = parts;
   const source = new PatientStore(parts.source, parts);
   const target = new PatientStore(parts.target, parts);
   const cluster = await checkedSource(source, target);
@@ -77,6 +77,15 @@ export async function copyCluster(parts: CopyParts): Promise<CopyReport> {
   if (differences.length > 0 || parts.keepSource) return { ...digests, differences, opened: null };
 
   stop.throwIfAborted();
+  return { ...digests, differences, opened: await openCopy(parts, copied) };
+}
+
+/** Mark, fence, open: some calls in a row, which only a crash ends midway, and not a wish to stop. */
+async function openCopy(parts: CopyParts, copied: Position): Promise<ClusterInfo> {
+  const { clock, random } = parts;
+  const goOn = { clock, random, stop: new AbortController().signal };
+  const source = new PatientStore(parts.source, goOn);
+  const target = new PatientStore(parts.target, goOn);
   const storeIncarnation = `${random.hex(8)}-${hashOf(target.description)}`;
   const moved = await source.setMovedTo(storeIncarnation);
   const fenced = await fenceSource({ store: source, clock, random });
@@ -92,7 +101,7 @@ export async function copyCluster(parts: CopyParts): Promise<CopyReport> {
     movedTo: null,
   };
   await target.importCluster(opened);
-  return { ...digests, differences, opened };
+  return opened;
 }
 
 function hashOf(description: string): string {

@@ -88,6 +88,24 @@ describe('migrate', () => {
     }
   });
 
+  it('is what a command names that finds the schema too old, with the URL that mends it', async () => {
+    const path = newPath();
+    new Database(path).exec('PRAGMA application_id = 0x53484d44').close();
+    const { code, stderr } = await cli([
+      'verify',
+      '--metadata',
+      `sqlite:${path}`,
+      '--objects',
+      `file:${folder}`,
+    ]);
+    assert.equal(code, 1);
+    const line =
+      /^streamhouse: the metadata store sqlite:.* has schema 0, this version of streamhouse needs \d: run `streamhouse (.*)`\n$/;
+    const command = line.exec(stderr)?.[1] ?? assert.fail(stderr);
+    assert.equal((await cli(command.split(' '))).code, 0);
+    (await openSqliteConnection({ path, role: 'reader', clock: systemClock })).close();
+  });
+
   it('is safe when twenty start at once: each migration is applied by one, and all end well', async () => {
     const path = newPath();
     const runs = Array.from({ length: 20 }, async () => {

@@ -415,6 +415,16 @@ describe('a copied cluster', () => {
     target.hook = () => undefined;
     assert.notEqual((await copy()).opened, null);
   });
+
+  it('is opened all the same when it is stopped between mark and opening', async () => {
+    const { source, target, copy } = await rig();
+    const stop = new AbortController();
+    source.hook = (method) => {
+      if (method === 'setMovedTo') stop.abort();
+    };
+    assert.notEqual((await copy({ stop: stop.signal })).opened, null);
+    assert.deepEqual([await isStartable(source), await isStartable(target)], [false, true]);
+  });
 });
 
 const HEAD = {
