@@ -64,7 +64,8 @@ export function define(command: Command, shell: Shell): void {
 async function copy(options: CopyOptions, shell: Shell): Promise<void> {
   const { from, to } = options;
   const say = (line: string): void => void shell.stderr.write(`${line}\n`);
-  await checkUrls(from, to);
+  await checkUrl('--from', from);
+  await checkUrl('--to', to);
   const isPending = await checkStores(from, to, shell);
   const source = await openMetadata(from, { role: 'broker' });
   try {
@@ -80,21 +81,9 @@ async function copy(options: CopyOptions, shell: Shell): Promise<void> {
   }
 }
 
-async function checkUrls(from: string, to: string): Promise<void> {
-  for (const [flag, url] of [
-    ['--from', from],
-    ['--to', to],
-  ]) {
-    if (await isMemory(flag, url)) throw new UsageError(`${flag}: memory: ends with its process`);
-  }
-}
-
-async function isMemory(flag: string, url: string): Promise<boolean> {
-  try {
-    return schemeOf(url) === 'memory';
-  } catch (error) {
-    throw new UsageError(`${flag}: ${(error as Error).message}`);
-  }
+async function checkUrl(flag: string, url: string): Promise<void> {
+  const scheme = await naming(flag, (async () => schemeOf(url))());
+  if (scheme === 'memory') throw new UsageError(`${flag}: memory: ends with its process`);
 }
 
 /**
@@ -108,7 +97,8 @@ async function checkStores(from: string, to: string, shell: Shell): Promise<bool
   await source.close();
   const backend = await loadBackend(to);
   const opening = backend.openMigrations(to, { clock: shell.clock, random: systemRandom, readOnly: true });
-  const { target, known, close } = await naming('--to', opening);
+  const opened = await naming('--to', opening);
+  const { target, known } = opened;
   try {
     if (target.description === description) {
       throw new UsageError(`--from and --to are one store, ${description}`);
@@ -117,10 +107,11 @@ async function checkStores(from: string, to: string, shell: Shell): Promise<bool
     const applied = await target.exclusively((session) => session.applied());
     return pendingMigrations(target.description, known, applied).length > 0;
   } finally {
-    await close();
+    await opened.close();
   }
 }
 
+/** A URL that cannot be is told with its flag. */
 async function naming<T>(flag: string, opening: Promise<T>): Promise<T> {
   try {
     return await opening;
