@@ -1,11 +1,17 @@
 /**
  * Schema migrations: numbered, forward only, each in a transaction of its own with a row that records number,
- * name and checksum. Owns: finding the files, the order, and what a mismatch means. Does not own: how a backend
- * locks, runs and records (each backend gives a MigrationTarget). Runs where a backend opens its store.
+ * name, checksum and whether it is breaking. Owns: finding the files, the order, and what a mismatch means. Does not
+ * own: how a backend locks, runs and records (each backend gives a MigrationTarget). Runs where a backend opens its
+ * store.
  *
  * Safe when two start at once: what is applied is read again inside every exclusive transaction. A binary that
- * meets a number it does not know refuses ('schema-too-new'); one that meets another text under a number it
- * knows refuses too ('conflict'), since nobody can tell what the schema is then.
+ * meets a breaking migration it does not know refuses ('schema-too-new'); one that meets another text under a
+ * number it knows refuses too ('conflict'), since nobody can tell what the schema is then.
+ *
+ * A migration is breaking unless its first line says `-- compatible`: that an older binary, which never heard of
+ * it, may go on reading and writing (an index, a table or a column with a default that it can do without). A
+ * forgotten line then costs a refusal, which a newer binary mends; the other default would let an old binary write
+ * rows that the new ones misread.
  */
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -21,11 +27,14 @@ export interface Migration {
   name: string;
   /** SHA-256 of the text (of a DynamoDB migration: of what it declares), hex. */
   checksum: string;
+  /** Whether a binary that does not know it must keep off the schema. */
+  breaking: boolean;
   /** null where the backend's migrations are code: its target knows what to do by the number. */
   sql: string | null;
 }
 
-export type AppliedMigration = Pick<Migration, 'number' | 'name' | 'checksum'>;
+/** As it was recorded; one recorded without saying so is breaking. */
+export type AppliedMigration = Pick<Migration, 'number' | 'name' | 'checksum' | 'breaking'>;
 
 /** One exclusive transaction. */
 export interface MigrationSession {
@@ -42,6 +51,8 @@ export interface MigrationTarget {
   exclusively<T>(work: (session: MigrationSession) => Promise<T>): Promise<T>;
 }
 
+/** Of the text's beginning: the first line is this and nothing else. */
+const COMPATIBLE_LINE = /^-- compatible[ \t]*(\n|$)/;
 const FILE_NAME = /^(\d{4})-([a-z0-9-]+)\.sql$/;
 
 /**
@@ -64,7 +75,7 @@ export function readSqlMigrations(backend: SqlBackend): Migration[] {
 
 /** The text of a migration of an SQL backend. */
 export function sqlOf({ number, name, sql }: Migration): string {
-  if (sql === null) throw new Error(`migration ${pad(number)}-${name} has no SQL`);
+  if (sql === null) throw new Error(`migration ${nameOf({ number, name })} has no SQL`);
   return sql;
 }
 
@@ -89,12 +100,13 @@ export function parseMigration(file: string, text: string): Migration {
   if (!match) throw new Error(`a migration's file is named NNNN-intent.sql, not ${file}`);
   const sql = text.replaceAll('\r\n', '\n');
   const checksum = createHash('sha256').update(sql).digest('hex');
-  return { number: Number(match[1]), name: match[2], checksum, sql };
+  const breaking = !COMPATIBLE_LINE.test(sql);
+  return { number: Number(match[1]), name: match[2], checksum, breaking, sql };
 }
 
 /**
- * What is still to be applied, given what was. Throws 'schema-too-new' or 'conflict'. For those that may only
- * read, and for every step of `applyMigrations`.
+ * What is still to be applied, given what was; nothing on a newer schema that this version may use. Throws
+ * 'schema-too-new' or 'conflict'. For those that may only read, and for every step of `applyMigrations`.
  */
 export function pendingMigrations(
   description: string,
@@ -104,27 +116,36 @@ export function pendingMigrations(
   applied.forEach((row, i) => {
     const migration = known[i];
     if (!migration) {
-      throw new StreamHouseError(
-        'schema-too-new',
-        `${description} has schema ${applied.length}, this version of streamhouse knows ${known.length}: use a newer one`,
-        { schema: applied.length, known: known.length },
-      );
-    }
-    if (row.number !== migration.number || row.checksum !== migration.checksum) {
+      if (row.breaking) throw schemaTooNew(description, known, applied);
+    } else if (row.number !== migration.number || row.checksum !== migration.checksum) {
       throw new StreamHouseError(
         'conflict',
-        `${description} was migrated by another ${pad(row.number)}-${row.name} than this version's ` +
-          `${pad(migration.number)}-${migration.name}`,
+        `${description} was migrated by another ${nameOf(row)} than this version's ${nameOf(migration)}`,
       );
     }
   });
   return known.slice(applied.length);
 }
 
-/** Applies what is pending, one transaction each, and returns what this call applied. */
+function schemaTooNew(
+  description: string,
+  known: readonly Migration[],
+  applied: readonly AppliedMigration[],
+): StreamHouseError {
+  const breaking = applied.slice(known.length).find((row) => row.breaking);
+  return new StreamHouseError(
+    'schema-too-new',
+    `${description} has schema ${applied.length}, this version of streamhouse knows ${known.length} and cannot do ` +
+      `without ${breaking && nameOf(breaking)}: use a newer one`,
+    { schema: applied.length, known: known.length },
+  );
+}
+
+/** Applies what is pending, one transaction each, and returns what this call applied; tells each when it is done. */
 export async function applyMigrations(
   target: MigrationTarget,
   known: readonly Migration[],
+  onApplied: (migration: Migration) => void = () => undefined,
 ): Promise<Migration[]> {
   const done: Migration[] = [];
   for (;;) {
@@ -134,10 +155,12 @@ export async function applyMigrations(
       return next;
     });
     if (!applied) return done;
+    onApplied(applied);
     done.push(applied);
   }
 }
 
-function pad(number: number): string {
-  return String(number).padStart(4, '0');
+/** '0002-moving' */
+export function nameOf({ number, name }: Pick<Migration, 'number' | 'name'>): string {
+  return `${String(number).padStart(4, '0')}-${name}`;
 }

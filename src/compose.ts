@@ -5,21 +5,15 @@
  *   start  metadata store -> object store and cluster stamp -> agent -> threads -> shards taken -> doors
  *   stop   doors refuse -> requests under way end -> batching worker drains and releases -> threads -> stores
  */
-import { once } from 'node:events';
-import { mkdir, open, stat } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
-import { isOwnedByOne } from '../storage/metadata/metadata-backends.ts';
-import type { Agent, ClusterInfo, MetadataStore } from '../storage/metadata/metadata-store.ts';
+import type { ClusterInfo } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
-import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
 import { countedCache } from '../workers/counted-cache.ts';
 import { countedMetadata } from '../workers/counted-metadata.ts';
 import type { LaneReply, SequencerReply } from '../workers/messages.ts';
 import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts';
 import { AgentLoop } from './agent/agent-loop.ts';
-import { findLiveAgent } from './agent/live-agents.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
 import { kindOf, StreamHouseError } from './core/errors.ts';
@@ -35,6 +29,7 @@ import { TopicService } from './route/topic-service.ts';
 import { HTTP_DOOR_DEFAULTS } from './server/http/door-context.ts';
 import { createHttpDoor, type HttpDoor } from './server/http/http-door.ts';
 import { type Settings, splitAddress } from './settings.ts';
+import { checkListenAddress, makeDataDirectory, refuseBesideOthers } from './start-checks.ts';
 import { packageVersion } from './version.ts';
 
 /** Time for the first takeover of all shards; beyond it something is wrong and the start fails. */
@@ -64,10 +59,14 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
   const clock = systemClock;
   await checkListenAddress(settings.listen);
   await makeDataDirectory(settings);
-  const metadata = await naming('metadata', openMetadata(settings.metadata, { role: 'broker' }));
+  const metadata = await naming(
+    'metadata',
+    openMetadata(settings.metadata, { role: 'broker', migrate: settings.migrate }),
+  );
   try {
     const joining = joinCluster({
       store: metadata.store,
+      metadataUrl: settings.metadata,
       objectsUrl: settings.objects,
       shardCount: settings.shards,
       clock,
@@ -80,52 +79,6 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
   } catch (error) {
     await metadata.close();
     throw error;
-  }
-}
-
-/** Nothing is made where both URLs point elsewhere. 'invalid-setting'. */
-async function makeDataDirectory({ data, metadata, objects }: Settings): Promise<void> {
-  if (!metadata.startsWith(`sqlite:${data}`) && !objects.startsWith(`file:${data}`)) return;
-  try {
-    await makeDirectories(data, { mkdir, open, stat });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new StreamHouseError('invalid-setting', `the data directory ${data} cannot be made (${code})`);
-  }
-}
-
-/**
- * One broker holds all shards: two on one store would take them from each other without end. Nothing would be lost,
- * and nothing would be served. 'conflict'.
- */
-async function refuseBesideOthers(store: MetadataStore, settings: Settings, clock: Clock): Promise<void> {
-  if (isOwnedByOne(settings.metadata)) return;
-  const { agentId } = settings;
-  // One of our own name is a former self: registering replaces it.
-  const isOurs = (agent: Agent) => agent.agentId === agentId;
-  const other = await findLiveAgent(store, clock, { isOurs });
-  if (!other) return;
-  throw new StreamHouseError(
-    'conflict',
-    `broker ${other.agentId} (${other.address}) is running on ${store.description}: only one may`,
-  );
-}
-
-/** An address that cannot be listened on is told before anything is created. 'conflict', 'invalid-setting'. */
-async function checkListenAddress(listen: string): Promise<void> {
-  const { host, port } = splitAddress(listen) as { host: string; port: number };
-  const probe = createServer();
-  try {
-    probe.listen(port, host);
-    await once(probe, 'listening');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EADDRINUSE') {
-      throw new StreamHouseError('conflict', `listen address ${listen}: it is in use already`);
-    }
-    throw new StreamHouseError('invalid-setting', `listen address ${listen}: it cannot be had (${code})`);
-  } finally {
-    probe.close();
   }
 }
 
@@ -373,6 +326,8 @@ class ComposedBroker {
         if (!this.#serves && kindOf(reply.error.code) === 'corrupt') {
           this.#fail(StreamHouseError.fromPlain(reply.error));
         }
+        // The store was copied to another one, which is the one to be used.
+        if (reply.error.code === 'cluster-mismatch') this.#fail(StreamHouseError.fromPlain(reply.error));
         this.#store.dropLease(reply.shard);
         this.#agent.lost(reply.shard, reply.error);
         break;

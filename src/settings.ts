@@ -13,6 +13,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname } from 'node:os';
 import { StreamHouseError } from './core/errors.ts';
 import { BODY_BYTES_MAX_DEFAULT, CONNECTIONS_MAX, RECORD_BYTES_MAX_DEFAULT } from './core/limits.ts';
+import { withoutSecrets } from './core/printable-url.ts';
 import { formatBytes, formatDuration, parseBytes, parseDuration } from './setting-values.ts';
 
 const KIB = 1024;
@@ -40,6 +41,12 @@ interface ChoiceSetting {
   default: string;
   help: string;
 }
+/** Given by its flag alone, or as true or false elsewhere. */
+interface FlagSetting {
+  type: 'flag';
+  default: boolean;
+  help: string;
+}
 interface NumberSetting {
   type: 'bytes' | 'duration' | 'count';
   default: number | null;
@@ -48,7 +55,7 @@ interface NumberSetting {
   max: number;
   help: string;
 }
-export type SettingSpec = TextSetting | ChoiceSetting | NumberSetting;
+export type SettingSpec = TextSetting | ChoiceSetting | NumberSetting | FlagSetting;
 
 const NAME = /^[A-Za-z0-9._-]{1,100}$/;
 const NAME_TEXT = '1 to 100 of the characters A-Z a-z 0-9 . _ -';
@@ -70,6 +77,11 @@ export const SETTINGS = {
     default: null,
     defaultText: 'sqlite:DATA/metadata.db',
     help: 'URL of the metadata store.',
+  },
+  migrate: {
+    type: 'flag',
+    default: false,
+    help: 'Apply pending migrations of the metadata schema at the start; on SQLite they always are.',
   },
   objects: {
     type: 'url',
@@ -266,9 +278,11 @@ export type SettingName = keyof typeof SETTINGS;
 
 type ValueOf<S extends SettingSpec> = S extends NumberSetting
   ? number
-  : S extends ChoiceSetting
-    ? S['choices'][number]
-    : string;
+  : S extends FlagSetting
+    ? boolean
+    : S extends ChoiceSetting
+      ? S['choices'][number]
+      : string;
 
 /** What `serve` runs on. Frozen. Everything has a value; `advertise` null stands for the address bound. */
 export type Settings = Readonly<
@@ -282,7 +296,7 @@ interface Given {
 }
 
 export interface SettingSources {
-  /** By flag name without dashes, as commander hands them over: {'flush-window': '100ms'}. */
+  /** By flag name without dashes: {'flush-window': '100ms', migrate: 'true'}. */
   flags: Readonly<Record<string, string>>;
   env: Readonly<Record<string, string | undefined>>;
   /** Path of a JSON file; else STREAMHOUSE_CONFIG; else none. */
@@ -399,12 +413,16 @@ function nearlySame(a: string, b: string): boolean {
   return Math.max(a.length, b.length) - head - tail <= 1;
 }
 
-function parseSetting(spec: SettingSpec, { value, source }: Given): string | number {
+function parseSetting(spec: SettingSpec, { value, source }: Given): string | number | boolean {
   switch (spec.type) {
     case 'bytes':
     case 'duration':
     case 'count':
       return parseNumber(spec, value, source);
+    case 'flag':
+      if (value === true || value === 'true') return true;
+      if (value === false || value === 'false') return false;
+      throw wrong(source, `${shown(value)} is neither true nor false`);
     case 'choice': {
       if (typeof value === 'string' && spec.choices.includes(value)) return value;
       throw wrong(source, `${shown(value)} is not one of ${spec.choices.join(', ')}`);
@@ -457,8 +475,8 @@ function shown(value: unknown): string {
 }
 
 /** A number in the unit that people read: 8 MiB, 5 s, 12. */
-export function formatValue(spec: SettingSpec, value: number | string): string {
-  if (typeof value === 'string') return value;
+export function formatValue(spec: SettingSpec, value: number | string | boolean): string {
+  if (typeof value !== 'number') return String(value);
   if (spec.type === 'bytes') return formatBytes(value);
   if (spec.type === 'duration') return formatDuration(value);
   return String(value);
@@ -519,18 +537,11 @@ function checkTogether(settings: Settings, given: Map<SettingName, Given>): void
 }
 
 /** The settings for a log: URLs without user names, passwords and key-like parameters. */
-export function printableSettings(settings: Settings): Record<string, string | number | null> {
-  const out: Record<string, string | number | null> = {};
+export function printableSettings(settings: Settings): Record<string, string | number | boolean | null> {
+  const out: Record<string, string | number | boolean | null> = {};
   for (const name of settingNames()) {
     const value = settings[name];
     out[name] = SETTINGS[name].type === 'url' ? withoutSecrets(String(value)) : value;
   }
   return out;
-}
-
-/** A URL with whatever may be a secret replaced by `***`. */
-export function withoutSecrets(url: string): string {
-  return url
-    .replace(/\/\/[^/?#]*@/, '//***@')
-    .replace(/([?&][^=&#]*(?:pass|secret|key|token|credential)[^=&#]*=)[^&#]*/gi, '$1***');
 }

@@ -110,12 +110,14 @@ export class ShardHolder {
   /**
    * Takes the shard over and returns what the lanes need to serve it. `knownSeq`: an entry that this process
    * knows to be committed. Rejects with 'conflict' or 'fenced' when somebody else was first, with
-   * 'store-went-back' or corruption when the store is not to be trusted.
+   * 'cluster-mismatch' when the store was copied to another one, with 'store-went-back' or corruption when the store
+   * is not to be trusted.
    */
   async take(knownSeq: number): Promise<OpenShardOrder> {
     this.phase = 'taking';
     try {
       const head = await this.#raise();
+      await this.#checkNotMoved();
       checkHeadNotBelow(head, knownSeq);
       this.epoch = head.epoch;
       const tail = await this.#load(head);
@@ -133,6 +135,19 @@ export class ShardHolder {
 
   #stillTaking(): void {
     if (this.phase !== 'taking') throw new StreamHouseError('fenced', `shard ${this.shard} was let go`);
+  }
+
+  /**
+   * After the raise: whoever moves a cluster marks the store first and raises all epochs then, so that a holder either
+   * sees the mark here or is fenced by that raise.
+   */
+  async #checkNotMoved(): Promise<void> {
+    const cluster = await untilAvailable(this.#parts, () => this.#parts.store.getCluster());
+    if (!cluster || cluster.movedTo === null) return;
+    throw new StreamHouseError(
+      'cluster-mismatch',
+      `the metadata store was copied to another one (${cluster.movedTo}), which is to be used instead of it`,
+    );
   }
 
   /** Raises the epoch on the head against the (holder, epoch) seen; the head as raised. */

@@ -31,5 +31,11 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: 'show objects, log entries, pages, checkpoints, segments',
     load: () => import('./inspect.ts'),
   },
+  { name: 'migrate', summary: 'bring the metadata schema up to date', load: () => import('./migrate.ts') },
+  {
+    name: 'metadata',
+    summary: 'copy the metadata to another store, reopen one that was copied',
+    load: () => import('./metadata.ts'),
+  },
   { name: 'verify', summary: 'check metadata and objects', load: () => import('./verify.ts') },
 ];

@@ -36,7 +36,8 @@ export function define(command: Command, shell: Shell): void {
   for (const name of settingNames()) {
     const spec: SettingSpec = SETTINGS[name];
     const help = `${spec.help} (default: ${defaultTextOf(spec)})`;
-    command.addOption(new Option(`--${flagOf(name)} <${spec.type}>`, help));
+    const value = spec.type === 'flag' ? '' : ` <${spec.type}>`;
+    command.addOption(new Option(`--${flagOf(name)}${value}`, help));
   }
   command.addHelpText(
     'after',
@@ -46,7 +47,7 @@ export function define(command: Command, shell: Shell): void {
     const flags: Record<string, string> = {};
     for (const option of command.options) {
       const value: unknown = command.getOptionValue(option.attributeName());
-      if (typeof value === 'string' && option.long !== '--config') flags[option.name()] = value;
+      if (value !== undefined && option.long !== '--config') flags[option.name()] = String(value);
     }
     const configPath = command.getOptionValue('config') as string | undefined;
     const settings = readSettings({ flags, env: shell.env, configPath });

@@ -22,10 +22,12 @@ export interface StoreOptions {
 }
 
 const STORE_SETTINGS = ['data', 'metadata', 'objects'] as const;
+type StoreSetting = (typeof STORE_SETTINGS)[number];
 
-export function addStoreOptions(command: Command): Command {
+/** `names`: the settings that the command has a use for. */
+export function addStoreOptions(command: Command, names: readonly StoreSetting[] = STORE_SETTINGS): Command {
   command.addOption(new Option('--config <file>', 'JSON file of settings (environment: STREAMHOUSE_CONFIG)'));
-  for (const name of STORE_SETTINGS) {
+  for (const name of names) {
     const spec: SettingSpec = SETTINGS[name];
     const help = `${spec.help} (default: ${defaultTextOf(spec)})`;
     command.addOption(new Option(`--${flagOf(name)} <${spec.type}>`, help));

@@ -6,7 +6,7 @@
 
 /** Something is wrong. */
 export const FINDING_KINDS = {
-  'cluster-stamp': 'the bucket bears the stamp of another cluster, or none',
+  'cluster-stamp': 'the bucket bears the stamp of another cluster or metadata store, or none',
   'head-mismatch': 'a head contradicts itself or its newest entry',
   'checkpoint-missing': 'the checkpoint that the head points to is not there',
   'checkpoint-corrupt': 'the checkpoint does not decode',

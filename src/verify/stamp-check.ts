@@ -1,37 +1,36 @@
 /**
- * Whether bucket and metadata store belong together. Owns: comparing the bucket's stamp with the cluster's row.
- * Does not own: making stamps (cluster-stamp.ts). Main thread.
+ * Whether bucket and metadata store belong together. Owns: comparing the bucket's newest stamp with the cluster's
+ * row. Does not own: stamps (storage/objects/cluster-stamps), nor what fits what (src/cluster-stamp). Main thread.
  */
 import type { ClusterInfo } from '../../storage/metadata/metadata-store.ts';
-import { CLUSTER_STAMP_KEY } from '../../storage/objects/object-key.ts';
+import { type ClusterStamp, clusterStampKey, readNewestStamp } from '../../storage/objects/cluster-stamps.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
+import { stampFault } from '../cluster-stamp.ts';
 import { StreamHouseError } from '../core/errors.ts';
 import type { Finding } from './finding.ts';
 
-/** The finding if they do not; null if they do. Errors: the store's own, when it does not answer. */
-export async function checkClusterStamp(
-  objects: ObjectStore,
-  { clusterId, storeIncarnation }: ClusterInfo,
-): Promise<Finding | null> {
-  const expected = `cluster ${clusterId}, store incarnation ${storeIncarnation}`;
-  const finding = (found: string): Finding => ({
+/**
+ * The finding if they do not; null if they do, as they do when the store is a copy on which no broker was started
+ * yet. Errors: the store's own, when it does not answer.
+ */
+export async function checkClusterStamp(objects: ObjectStore, cluster: ClusterInfo): Promise<Finding | null> {
+  const { clusterId, storeIncarnation, generation } = cluster;
+  const expected = `cluster ${clusterId}, store incarnation ${storeIncarnation}, generation ${generation}`;
+  const finding = (found: string, at = generation): Finding => ({
     kind: 'cluster-stamp',
-    object: CLUSTER_STAMP_KEY,
+    object: clusterStampKey(at),
     expected,
     found,
   });
-  let text: string;
+  let stamp: ClusterStamp | null;
   try {
-    text = (await objects.get(CLUSTER_STAMP_KEY)).toString('utf8');
+    stamp = await readNewestStamp(objects);
   } catch (error) {
-    if (!(error instanceof StreamHouseError) || error.code !== 'object-not-found') throw error;
-    return finding('no stamp');
+    if (!(error instanceof StreamHouseError) || error.code !== 'corrupt-object') throw error;
+    return finding(error.message);
   }
-  try {
-    const stamp = (JSON.parse(text) ?? {}) as Record<string, unknown>;
-    if (stamp.clusterId === clusterId && stamp.storeIncarnation === storeIncarnation) return null;
-    return finding(`cluster ${stamp.clusterId}, store incarnation ${stamp.storeIncarnation}`);
-  } catch {
-    return finding('no JSON');
-  }
+  if (stamp === null) return finding('no stamp');
+  if (stampFault(stamp, cluster) === null) return null;
+  const found = `cluster ${stamp.clusterId}, store incarnation ${stamp.storeIncarnation}`;
+  return finding(`${found}, generation ${stamp.generation}`, stamp.generation);
 }

@@ -37,8 +37,15 @@ export interface OpenedBackend {
   afterWrite?: () => void;
 }
 
+export interface OpenMigrationsOptions {
+  clock: Clock;
+  random: Random;
+  readOnly: boolean;
+}
+
 /** A backend's schema, reached without opening its store. */
 export interface OpenedMigrations {
+  /** Described as the store itself is. */
   target: MigrationTarget;
   /** Those that this version knows, by number. */
   known: readonly Migration[];
@@ -48,8 +55,12 @@ export interface OpenedMigrations {
 export interface MetadataBackend {
   /** `url` as it was given, scheme included. 'invalid-setting' for one that cannot be; 'schema-too-old', 'schema-too-new'. */
   open(url: string, options: OpenBackendOptions): Promise<OpenedBackend>;
-  /** Creates nothing by itself, save what holds the record of migrations and cannot be without it (a file). */
-  openMigrations(url: string, options: { clock: Clock; random: Random }): Promise<OpenedMigrations>;
+  /**
+   * Creates nothing by itself, save what holds the record of migrations and cannot be without it (a file); nothing
+   * at all with `readOnly`, when only `applied` is asked. 'conflict' when others that migrate or own the store keep
+   * it for longer than one waits.
+   */
+  openMigrations(url: string, options: OpenMigrationsOptions): Promise<OpenedMigrations>;
 }
 
 /** A store that runs behind ports. */

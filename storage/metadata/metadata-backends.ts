@@ -11,20 +11,20 @@ import type { MetadataBackend } from './metadata-backend.ts';
 interface BackendRow {
   /** How its URL looks, for messages. */
   urlForm: string;
-  /** Whether opening it as a broker proves that no other broker runs on it. */
-  isOwnedByOne: boolean;
+  /** Opened as 'broker' it is opened by nobody else, whatever the others believe. */
+  hasOneOwner?: true;
   load(): Promise<MetadataBackend>;
 }
 
 const BACKENDS = {
   sqlite: {
     urlForm: 'sqlite:PATH',
-    isOwnedByOne: true,
+    hasOneOwner: true,
     load: async () => (await import('./sqlite/sqlite-backend.ts')).sqliteBackend,
   },
   memory: {
     urlForm: 'memory:',
-    isOwnedByOne: true,
+    hasOneOwner: true,
     load: async () => (await import('./memory/memory-backend.ts')).memoryBackend,
   },
 } as const satisfies Record<string, BackendRow>;
@@ -43,9 +43,10 @@ export function schemeOf(url: string): MetadataScheme {
   throw new StreamHouseError('invalid-setting', `${what}; known are ${known.join(', ')}`);
 }
 
-/** Whether opening the store as a broker proves that no other broker runs on it. 'invalid-setting' as `schemeOf`. */
-export function isOwnedByOne(url: string): boolean {
-  return BACKENDS[schemeOf(url)].isOwnedByOne;
+/** Whether a store opened as 'broker' is proof that no broker runs on it. 'invalid-setting' as `schemeOf`. */
+export function hasOneOwner(url: string): boolean {
+  const row: BackendRow = BACKENDS[schemeOf(url)];
+  return row.hasOneOwner === true;
 }
 
 /** 'invalid-setting' as `schemeOf`. */

@@ -5,6 +5,8 @@
  */
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { systemClock } from '../../src/core/clock.ts';
+import { StreamHouseError } from '../../src/core/errors.ts';
+import { withoutSecrets } from '../../src/core/printable-url.ts';
 import { systemRandom } from '../../src/core/random.ts';
 import type { HostedStore, OpenBackendOptions, OpenMetadataSettings } from './metadata-backend.ts';
 import { loadBackend, schemeOf } from './metadata-backends.ts';
@@ -42,10 +44,13 @@ export async function openMetadata(
 ): Promise<OpenedMetadata> {
   const counters = new StoreCounters();
   const open = { migrate: false, ...settings };
-  const hosted =
+  const hosted = await naming(
+    url,
+    settings.role,
     schemeOf(url) === 'memory'
-      ? await hostHere(url, { ...open, clock: systemClock, random: systemRandom, counters })
-      : await startStoreThread({ ...open, url, counters: counters.memory });
+      ? hostHere(url, { ...open, clock: systemClock, random: systemRandom, counters })
+      : startStoreThread({ ...open, url, counters: counters.memory }),
+  );
   const { description, bodyBytesMax } = hosted;
   const store = new RemoteMetadataStore(hosted.port(), hosted);
   return {
@@ -66,6 +71,25 @@ export async function openMetadata(
 /** The store of a handle, on the thread that received it. */
 export function attachMetadata(handle: MetadataHandle): MetadataStore {
   return new RemoteMetadataStore(handle.port, handle);
+}
+
+/** Whoever finds the schema too old is told the very command that mends it. */
+async function naming(
+  url: string,
+  role: OpenMetadataSettings['role'],
+  opening: Promise<HostedStore>,
+): Promise<HostedStore> {
+  try {
+    return await opening;
+  } catch (error) {
+    if (!(error instanceof StreamHouseError) || error.code !== 'schema-too-old') throw error;
+    const shown = withoutSecrets(url);
+    const message =
+      `the metadata store ${shown} has schema ${error.detail?.schema}, this version of streamhouse needs ` +
+      `${error.detail?.known}: run \`streamhouse migrate --metadata ${shown}\``;
+    const orServe = role === 'broker' ? ', or serve with --migrate' : '';
+    throw new StreamHouseError(error.code, message + orServe, error.detail);
+  }
 }
 
 async function hostHere(url: string, options: OpenBackendOptions): Promise<HostedStore> {

@@ -14,9 +14,6 @@ import { crc32c } from '../../src/core/crc32c.ts';
 /** All batch objects' keys begin so. */
 export const BATCH_KEY_PREFIX = 'batch/';
 
-/** The stamp that binds a bucket to its cluster and metadata store. */
-export const CLUSTER_STAMP_KEY = 'cluster.json';
-
 const DIGITS = 16;
 const PATTERN = /^batch\/([0-9a-f]{2})\/([0-9]{16})-([0-9]{16})$/;
 

@@ -17,6 +17,7 @@ import {
 export const SETTINGS_PAGE = fileURLToPath(new URL('../../docs/settings.md', import.meta.url));
 
 function allowed(spec: SettingSpec): string {
+  if (spec.type === 'flag') return 'true, false';
   if (spec.type === 'choice') return spec.choices.join(', ');
   if ('min' in spec) return `${formatValue(spec, spec.min)} to ${formatValue(spec, spec.max)}`;
   if (spec.type === 'address') return 'HOST:PORT';
@@ -43,7 +44,7 @@ or \`STREAMHOUSE_CONFIG\`, else it has its default. In the file the keys are the
 \`\`\`
 
 Sizes are written \`64MiB\`, \`512k\` or as plain bytes (a k is 1024, an M 1024 k, with or without the i);
-durations \`100ms\`, \`5s\`, \`2m\`, \`1h\` or as plain ms. A wrong value, an unknown key in the file and an unknown
+durations \`100ms\`, \`5s\`, \`2m\`, \`1h\` or as plain ms. What is true or false is a flag without a value. A wrong value, an unknown key in the file and an unknown
 \`STREAMHOUSE_...\` name each end the start with one line that names the source, and exit code 2. An empty value in
 the environment counts as not set. Keys and passwords do not belong in settings files: the S3 keys are read
 from where the AWS SDK looks for them (\`AWS_ACCESS_KEY_ID\` and \`AWS_SECRET_ACCESS_KEY\`, or its profile files).

@@ -20,8 +20,8 @@ export const sqliteBackend: MetadataBackend = {
     return { store, afterWrite: () => store.writeBackIfDue() };
   },
 
-  async openMigrations(url, { clock }) {
-    const { target, close } = openSqliteMigrations({ path: pathOf(url), clock });
+  async openMigrations(url, { clock, readOnly }) {
+    const { target, close } = openSqliteMigrations({ path: pathOf(url), clock, readOnly });
     return { target, known: readSqlMigrations('sqlite'), close: async () => close() };
   },
 };

@@ -42,6 +42,9 @@ const APPLICATION_ID = 0x53484d44;
 /** How long a statement waits for a lock: only a reader's recovery or a backup ever holds one. */
 const BUSY_MS_MAX = 5000;
 
+/** How long `migrate` waits for others that migrate, who take some 10 ms each, or for a broker to end. */
+const MIGRATORS_MS_MAX = 15_000;
+
 /**
  * Measured against 4096: 8 entries of 20 KB a commit 0.48 instead of 0.53 ms, 160 KB 2.7 instead of 3.1 ms, 200
  * bytes the same.
@@ -133,12 +136,17 @@ async function migrate(database: Database.Database, path: string, settings: Sqli
   if (pending.length > 0) throw schemaTooOld(path, known, pending);
 }
 
-/** A file as the target of `migrate`: created if it is not there. 'conflict' while a broker runs on it. */
-export function openSqliteMigrations(settings: { path: string; clock: Clock }): {
+/**
+ * A file as the target of `migrate`: created if it is not there. 'conflict' while a broker runs on it. With
+ * `readOnly` neither: then it may also be a file that is not there (null), and only `applied` may be asked.
+ */
+export function openSqliteMigrations(settings: { path: string; clock: Clock; readOnly: boolean }): {
   target: MigrationTarget;
   close: () => void;
 } {
+  const { readOnly, clock } = settings;
   const path = resolvePath({ ...settings, role: 'broker' });
+  if (readOnly && !existsSync(path)) return { target: blankTarget(`sqlite:${path}`), close: () => undefined };
   let lock: OwnerLock | undefined;
   let database: Database.Database | undefined;
   const close = () => {
@@ -146,49 +154,82 @@ export function openSqliteMigrations(settings: { path: string; clock: Clock }): 
     lock?.release();
   };
   try {
-    lock = lockForOwner(path);
-    database = new Database(path, { timeout: BUSY_MS_MAX });
+    if (!readOnly) lock = lockForOwner(path, MIGRATORS_MS_MAX);
+    database = new Database(path, { readonly: readOnly, timeout: BUSY_MS_MAX });
     checkOwnFile(database, path);
-    setBrokerPragmas(database);
-    return { target: migrationTarget(database, path, settings.clock), close };
+    if (!readOnly) setBrokerPragmas(database);
+    return { target: migrationTarget(database, `sqlite:${path}`, clock), close };
   } catch (error) {
     close();
     throw sqliteErrorMeaning(error, 'open', path);
   }
 }
 
+/** What a file that is not there has: nothing. */
+function blankTarget(description: string): MigrationTarget {
+  const session: MigrationSession = {
+    applied: async () => [],
+    apply: async () => {
+      throw new Error('a migration was applied through a target that only reads');
+    },
+  };
+  return { description, exclusively: (work) => work(session) };
+}
+
+/** Before migrations said whether they are breaking, their table had no such column: all of them are. */
+function hasBreakingColumn(database: Database.Database): boolean {
+  const columns = database.prepare("SELECT name FROM pragma_table_info('schema_migrations')").pluck().all();
+  return columns.includes('breaking');
+}
+
 function appliedMigrations(database: Database.Database): AppliedMigration[] {
   const exists = database.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'schema_migrations'").get();
   if (!exists) return [];
+  const breaking = hasBreakingColumn(database) ? 'breaking' : '1';
   return database
-    .prepare<[], AppliedMigration>('SELECT number, name, checksum FROM schema_migrations ORDER BY number')
-    .all();
+    .prepare<[], Omit<AppliedMigration, 'breaking'> & { breaking: number }>(
+      `SELECT number, name, checksum, ${breaking} AS breaking FROM schema_migrations ORDER BY number`,
+    )
+    .all()
+    .map((row) => ({ ...row, breaking: row.breaking !== 0 }));
 }
 
 /** A connection as the target of migrations; nobody else may use it meanwhile. */
-export function migrationTarget(database: Database.Database, path: string, clock: Clock): MigrationTarget {
+export function migrationTarget(
+  database: Database.Database,
+  description: string,
+  clock: Clock,
+): MigrationTarget {
   const session: MigrationSession = {
     applied: async () => appliedMigrations(database),
     async apply(migration) {
-      const { number, name, checksum } = migration;
+      const { number, name, checksum, breaking } = migration;
       database.exec(
         `CREATE TABLE IF NOT EXISTS schema_migrations (
            number INTEGER PRIMARY KEY,
            name TEXT NOT NULL,
            checksum TEXT NOT NULL,
-           applied_at_ms INTEGER NOT NULL
+           applied_at_ms INTEGER NOT NULL,
+           breaking INTEGER NOT NULL DEFAULT 1
          ) STRICT`,
       );
+      if (!hasBreakingColumn(database)) {
+        database.exec('ALTER TABLE schema_migrations ADD COLUMN breaking INTEGER NOT NULL DEFAULT 1');
+      }
       database.exec(sqlOf(migration));
       database
-        .prepare('INSERT INTO schema_migrations (number, name, checksum, applied_at_ms) VALUES (?, ?, ?, ?)')
-        .run(number, name, checksum, Math.floor(clock.wallMs()));
+        .prepare(
+          `INSERT INTO schema_migrations (number, name, checksum, applied_at_ms, breaking)
+             VALUES (?, ?, ?, ?, ?)`,
+        )
+        .run(number, name, checksum, Math.floor(clock.wallMs()), breaking ? 1 : 0);
     },
   };
   return {
-    description: path,
+    description,
     async exclusively(work) {
-      database.exec('BEGIN IMMEDIATE');
+      // A read-only connection takes no lock: it sees one state.
+      database.exec(database.readonly ? 'BEGIN' : 'BEGIN IMMEDIATE');
       try {
         const result = await work(session);
         database.exec('COMMIT');

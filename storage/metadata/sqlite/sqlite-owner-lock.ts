@@ -17,11 +17,11 @@ export interface OwnerLock {
   release(): void;
 }
 
-/** 'conflict' when another broker holds the file. */
-export function lockForOwner(path: string): OwnerLock {
+/** 'conflict' when another broker, or whoever else writes to it, holds the file for all of `waitMsMax`. */
+export function lockForOwner(path: string, waitMsMax = WAIT_MS_MAX): OwnerLock {
   let lock: Database.Database | undefined;
   try {
-    lock = new Database(`${path}-lock`, { timeout: WAIT_MS_MAX });
+    lock = new Database(`${path}-lock`, { timeout: waitMsMax });
     lock.exec('BEGIN EXCLUSIVE');
     const held = lock;
     return { release: () => held.close() };

@@ -76,19 +76,85 @@ describe('migrations', () => {
     await applyMigrations(target, [FIRST, SECOND]);
     await assert.rejects(applyMigrations(target, [FIRST]), {
       code: 'schema-too-new',
-      message: /has schema 2, this version of streamhouse knows 1: use a newer one$/,
+      message:
+        /has schema 2, this version of streamhouse knows 1 and cannot do without 0002-second: use a newer one$/,
     });
     database.close();
     const path = newPath();
     const connection = await openSqliteConnection({ path, role: 'broker', clock: systemClock });
-    const insert = 'INSERT INTO schema_migrations VALUES (?, ?, ?, 0)';
-    connection.database.prepare(insert).run(readSqlMigrations('sqlite').length + 1, 'future', 'ab');
+    const insert = 'INSERT INTO schema_migrations VALUES (?, ?, ?, 0, ?)';
+    const next = readSqlMigrations('sqlite').length + 1;
+    connection.database.prepare(insert).run(next, 'compatible', 'ab', 0);
     connection.close();
+    for (const role of ['broker', 'reader'] as const) {
+      (await openSqliteConnection({ path, role, clock: systemClock })).close();
+    }
+    const newer = new Database(path);
+    newer.prepare(insert).run(next + 1, 'breaking', 'cd', 1);
+    newer.close();
     for (const role of ['broker', 'reader'] as const) {
       await assert.rejects(openSqliteConnection({ path, role, clock: systemClock }), {
         code: 'schema-too-new',
+        message: new RegExp(`cannot do without 000${next + 1}-breaking`),
       });
     }
+  });
+
+  it('are breaking unless their first line says that they are not', () => {
+    const breaking = (sql: string) => parseMigration('0001-a.sql', sql).breaking;
+    for (const sql of ['-- compatible', '-- compatible\nSELECT 1;', '-- compatible  \r\nSELECT 1;']) {
+      assert.equal(breaking(sql), false, sql);
+    }
+    for (const sql of [
+      '',
+      'SELECT 1;',
+      '\n-- compatible\n',
+      ' -- compatible\n',
+      '-- compatible, they say\n',
+      '-- incompatible\n',
+      'SELECT 1;\n-- compatible\n',
+    ]) {
+      assert.equal(breaking(sql), true, sql);
+    }
+  });
+
+  it('that an older binary does not know let it go on if all of them are compatible', async () => {
+    const { database, target } = open();
+    const compatible = (number: number) =>
+      parseMigration(`000${number}-more.sql`, `-- compatible\nCREATE TABLE t${number} (x);`);
+    await applyMigrations(target, [FIRST, compatible(2), compatible(3)]);
+    assert.deepEqual(await applyMigrations(target, [FIRST]), []);
+    assert.deepEqual(await applyMigrations(target, [FIRST, compatible(2)]), []);
+    const breaking = parseMigration('0004-breaking.sql', 'CREATE TABLE t4 (x);');
+    await applyMigrations(target, [FIRST, compatible(2), compatible(3), breaking, { ...compatible(5) }]);
+    for (const known of [[FIRST], [FIRST, compatible(2), compatible(3)]]) {
+      await assert.rejects(applyMigrations(target, known), {
+        code: 'schema-too-new',
+        message: /has schema 5, .* cannot do without 0004-breaking/,
+      });
+    }
+    assert.deepEqual(await applyMigrations(target, [FIRST, compatible(2), compatible(3), breaking]), []);
+    database.close();
+  });
+
+  it('of a file from before they said whether they are breaking all are, and newer ones are told apart', async () => {
+    const { database, target } = open();
+    database.exec(
+      `CREATE TABLE schema_migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL,
+         applied_at_ms INTEGER NOT NULL) STRICT`,
+    );
+    const insert = 'INSERT INTO schema_migrations VALUES (?, ?, ?, 0)';
+    database.prepare(insert).run(1, 'first', FIRST.checksum);
+    assert.deepEqual(await applyMigrations(target, [FIRST]), []);
+    await assert.rejects(applyMigrations(target, []), { code: 'schema-too-new' });
+    const second = parseMigration('0002-more.sql', '-- compatible\nCREATE TABLE b (x);');
+    assert.deepEqual(await applyMigrations(target, [FIRST, second]), [second]);
+    const applied = await target.exclusively((session) => session.applied());
+    assert.deepEqual(
+      applied.map(({ breaking }) => breaking),
+      [true, false],
+    );
+    database.close();
   });
 
   it('of another text under a known number are refused', async () => {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { StreamHouseError } from '../../../src/core/errors.ts';
+import { withoutSecrets } from '../../../src/core/printable-url.ts';
 import {
   environmentOf,
   flagOf,
@@ -17,7 +18,6 @@ import {
   type SettingSources,
   settingNames,
   splitAddress,
-  withoutSecrets,
 } from '../../../src/settings.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'streamhouse-settings-'));
@@ -61,6 +61,26 @@ describe('settings', () => {
     const [a, b] = [file('{"zone": "a"}'), file('{"zone": "b"}')];
     assert.equal(read({ env: { STREAMHOUSE_CONFIG: a } }).zone, 'a');
     assert.equal(read({ env: { STREAMHOUSE_CONFIG: a }, configPath: b }).zone, 'b');
+  });
+
+  it('takes what is true or false from anywhere, and nothing else for it', () => {
+    assert.equal(read({}).migrate, false);
+    assert.equal(read({ flags: { migrate: 'true' } }).migrate, true);
+    assert.equal(read({ env: { STREAMHOUSE_MIGRATE: 'true' } }).migrate, true);
+    assert.equal(read({ configPath: file('{"migrate": true}') }).migrate, true);
+    assert.equal(
+      read({ configPath: file('{"migrate": true}'), env: { STREAMHOUSE_MIGRATE: 'false' } }).migrate,
+      false,
+    );
+    for (const value of ['yes', '1', 'TRUE']) {
+      const message = messageOf({ env: { STREAMHOUSE_MIGRATE: value } });
+      assert.equal(message, `environment STREAMHOUSE_MIGRATE: "${value}" is neither true nor false`);
+    }
+    assert.match(
+      messageOf({ configPath: file('{"migrate": 1}') }),
+      /"migrate": 1 is neither true nor false$/,
+    );
+    assert.equal(printableSettings(read({})).migrate, false);
   });
 
   it('is frozen and derives both stores from the data directory alone', () => {

@@ -1,19 +1,16 @@
 /** Keys of batch objects: frozen names, sorted, and parsed back only if they were made here. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import {
-  BATCH_KEY_PREFIX,
-  batchObjectKey,
-  CLUSTER_STAMP_KEY,
-  parseObjectKey,
-} from '../../../../storage/objects/object-key.ts';
+import { clusterStampKey } from '../../../../storage/objects/cluster-stamps.ts';
+import { BATCH_KEY_PREFIX, batchObjectKey, parseObjectKey } from '../../../../storage/objects/object-key.ts';
 import { objectKeyFault } from '../../../../storage/objects/object-store.ts';
 
 it('makes the names that existing buckets hold', () => {
   assert.equal(batchObjectKey(0, 0), 'batch/ea/0000000000000000-0000000000000000');
   assert.equal(batchObjectKey(1, 0), 'batch/a2/0000000000000001-0000000000000000');
   assert.equal(batchObjectKey(12, 345_678), 'batch/87/0000000000000012-0000000000345678');
-  assert.equal(CLUSTER_STAMP_KEY, 'cluster.json');
+  assert.equal(clusterStampKey(1), 'cluster.json');
+  assert.equal(clusterStampKey(2), 'cluster-2.json');
 });
 
 it('parses back what it made', () => {
