@@ -1,4 +1,7 @@
-/** Runs the metadata store's contract suite on every backend, straight, through a port, and behind the cache. */
+/**
+ * Runs the metadata store's contract suite on every backend, straight, through a port, and behind the cache. PostgreSQL
+ * behind a real PgBouncer is one more row when STREAMHOUSE_TEST_PGBOUNCER=1 is set, and then that must start.
+ */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +18,7 @@ import { postgresBackend } from '../../storage/metadata/postgres/postgres-backen
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
 import { StoreCounters } from '../../storage/metadata/store-counters.ts';
-import { sharedPostgres } from '../support/postgres-server.ts';
+import { sharedPgbouncer, sharedPostgres } from '../support/shared-postgres.ts';
 import { metadataStoreContract } from './metadata-store.ts';
 import type { OpenedForContract } from './metadata-store-rig.ts';
 
@@ -56,6 +59,14 @@ for (const variant of Object.values(VARIANTS).flat()) {
   });
 }
 
+if (process.env.STREAMHOUSE_TEST_PGBOUNCER === '1') {
+  metadataStoreContract('postgres behind PgBouncer', {
+    open: () => openPostgres({ pgbouncer: 'true' }, sharedPgbouncer),
+    raceRounds: 200,
+    topicCount: 500,
+  });
+}
+
 async function openMemory(): Promise<OpenedForContract> {
   const state = new MemoryMetadataState();
   const store = new MemoryMetadataStore(state);
@@ -92,8 +103,16 @@ async function openSqliteByUrl(): Promise<OpenedForContract> {
 }
 
 /** Two stores, each with connections of its own, as two brokers have. */
-async function openPostgresHere(): Promise<OpenedForContract> {
-  const url = (await sharedPostgres()).storeUrl();
+function openPostgresHere(): Promise<OpenedForContract> {
+  return openPostgres({});
+}
+
+async function openPostgres(
+  settings: Record<string, string>,
+  bouncer?: () => Promise<{ port: number }>,
+): Promise<OpenedForContract> {
+  let url = (await sharedPostgres()).storeUrl(settings);
+  if (bouncer) url = url.replace(/:\d+\//, `:${(await bouncer()).port}/`);
   const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
   const { store } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: true });
   const { store: rival } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: false });
