@@ -23,12 +23,12 @@ describe('a PostgreSQL URL', () => {
       user: 'u@x',
       password: 'p/w',
       database: 'meta data',
-      ssl: false,
     });
     assert.deepEqual([url.connectionsMax, url.connectMs, url.lockMs, url.statementMs], [8, 5000, 4000, 8000]);
     assert.equal(url.description, 'postgres://db.example:6432/meta data, schema streamhouse');
     // What is left out is the environment's to say.
-    assert.deepEqual(readPostgresUrl('postgres://').url.server, { ssl: false });
+    assert.deepEqual(readPostgresUrl('postgres://').url.server, {});
+    assert.equal(readPostgresUrl('postgres://h/d?sslmode=disable').url.server.ssl, false);
     assert.equal(readPostgresUrl('postgres://[::1]:5/d').url.server.host, '::1');
     assert.equal(readPostgresUrl('postgres:///d?host=/run/pg').url.server.host, '/run/pg');
   });
