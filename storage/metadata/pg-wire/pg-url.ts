@@ -140,10 +140,11 @@ function decode(text: string): string {
 function readTls(given: ReadonlyMap<string, string>): false | PgTls | undefined {
   const mode = given.get('sslmode');
   const files = { ca: given.get('sslrootcert'), cert: given.get('sslcert'), key: given.get('sslkey') };
-  if (mode === 'disable') {
-    if (files.ca ?? files.cert ?? files.key)
-      throw invalid('certificates in the metadata URL need an sslmode');
-    return false;
+  if (mode === undefined || mode === 'disable') {
+    if (files.ca ?? files.cert ?? files.key) {
+      throw invalid('certificates in the metadata URL need an sslmode that uses them');
+    }
+    return mode === undefined ? undefined : false;
   }
   // 'prefer' and 'allow' would go on in clear text if somebody in between asked for it.
   if (mode !== 'require' && mode !== 'verify-full' && mode !== 'no-verify') {
