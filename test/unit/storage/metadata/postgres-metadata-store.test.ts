@@ -242,6 +242,43 @@ describe('rivals on PostgreSQL', () => {
     await client.end();
   });
 
+  it('trim a shard whose head moves meanwhile', async () => {
+    const shard = 14;
+    for (let seq = 1; seq <= 4; seq++) await store.appendEntries([entryAt(shard, seq)], []);
+    await store.movePointer(shard, 1, { seq: 3, writer: 1 });
+    const client = await plainClient((await sharedPostgres()).url);
+    await client.query('BEGIN');
+    await client.query(
+      `UPDATE "${schemaOf(url)}".heads SET head_seq = 5, head_commit_id = 'five' WHERE shard = ${shard}`,
+    );
+    const trimmed = store.trim(shard, 3);
+    await waiting(client);
+    await client.query('COMMIT');
+    await trimmed;
+    const head = await store.readHead(shard);
+    assert.deepEqual([head.headSeq, head.headCommitId, head.trimmedThrough], [5, 'five', 3]);
+    assert.deepEqual(
+      (await store.readEntries(shard, 0, 1e9)).map(({ seq }) => seq),
+      [4],
+    );
+    await client.end();
+  });
+
+  it('drop many references in one call', async () => {
+    const shards = Array.from({ length: 16 }, (_, shard) => ({ shard, epoch: 1 }));
+    const ids = Array.from({ length: 2000 }, (_, number) => ({ incarnation: 700, number }));
+    await store.appendEntries(
+      [],
+      ids.map((object) => ({ object, bytes: 1, createdAtMs: 1, shards })),
+    );
+    const beganMs = performance.now();
+    await store.dropReferences(
+      ids.flatMap((object) => shards.map(({ shard }) => ({ shard, object, belowEpoch: null }))),
+    );
+    assert(performance.now() - beganMs < 4000, 'its time grew with the square of their number');
+    assert((await store.getObjects(ids)).every((object) => object?.shards.length === 0));
+  });
+
   it('reads a log that is longer than one statement looks at', async () => {
     const shard = 13;
     const client = await plainClient((await sharedPostgres()).url);
