@@ -123,6 +123,10 @@ async function connect(
     return connections;
   } catch (error) {
     await connections.close();
+    if (error instanceof StreamHouseError && error.message.includes('startup parameter')) {
+      const hint = `${error.message}; behind PgBouncer the metadata URL needs ?pgbouncer=true`;
+      throw new StreamHouseError(error.code, hint, error.detail, error);
+    }
     throw error;
   }
 }

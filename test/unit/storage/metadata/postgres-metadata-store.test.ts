@@ -19,7 +19,7 @@ import {
   prepareCluster,
   schemaOf,
 } from '../../../support/postgres-stores.ts';
-import { sharedPostgres } from '../../../support/shared-postgres.ts';
+import { sharedPgbouncer, sharedPostgres } from '../../../support/shared-postgres.ts';
 
 async function failsToOpen(url: string, code: ErrorCode, settings = {}): Promise<string> {
   const error = await openPostgresStore(url, settings).then(
@@ -494,6 +494,17 @@ describe('a PostgreSQL server', () => {
     }
   });
 });
+
+if (process.env.STREAMHOUSE_TEST_PGBOUNCER === '1') {
+  describe('a PostgreSQL behind PgBouncer', () => {
+    it('is refused with a hint where the URL does not say so', async () => {
+      const { port } = await sharedPgbouncer();
+      const url = new URL((await sharedPostgres()).storeUrl());
+      url.port = String(port);
+      assert.match(await failsToOpen(url.href, 'invalid-setting'), /needs \?pgbouncer=true$/);
+    });
+  });
+}
 
 async function plain(url: string, text: string): Promise<string> {
   const client = await plainClient(url);
