@@ -1,8 +1,12 @@
-/** Runs the metadata store's contract suite on every backend, straight, through a port, and behind the cache. */
+/**
+ * Runs the metadata store's contract suite on every backend, straight, through a port, and behind the cache. PostgreSQL
+ * behind a real PgBouncer is one more row when STREAMHOUSE_TEST_PGBOUNCER=1 is set, and then that must start.
+ */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/core/clock.ts';
+import { systemRandom } from '../../src/core/random.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
@@ -10,8 +14,11 @@ import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metada
 import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts';
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { attachMetadata, openMetadata } from '../../storage/metadata/open-metadata-store.ts';
+import { postgresBackend } from '../../storage/metadata/postgres/postgres-backend.ts';
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
+import { StoreCounters } from '../../storage/metadata/store-counters.ts';
+import { sharedPgbouncer, sharedPostgres } from '../support/shared-postgres.ts';
 import { metadataStoreContract } from './metadata-store.ts';
 import { type OpenedForContract, SHARD_COUNT } from './metadata-store-rig.ts';
 
@@ -37,6 +44,10 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
     { name: 'sqlite', open: openSqliteHere, raceRounds: 1000, topicCount: 2000 },
     { name: 'sqlite, on its thread', open: openSqliteByUrl, raceRounds: 300, topicCount: 2000 },
   ],
+  postgres: [
+    { name: 'postgres', open: openPostgresHere, raceRounds: 200, topicCount: 500 },
+    { name: 'postgres, on its thread', open: openPostgresByUrl, raceRounds: 200, topicCount: 500 },
+  ],
 };
 
 for (const variant of Object.values(VARIANTS).flat()) {
@@ -45,6 +56,14 @@ for (const variant of Object.values(VARIANTS).flat()) {
     open: async () => decorated(await variant.open()),
     raceRounds: Math.min(100, variant.raceRounds),
     topicCount: 300,
+  });
+}
+
+if (process.env.STREAMHOUSE_TEST_PGBOUNCER === '1') {
+  metadataStoreContract('postgres behind PgBouncer', {
+    open: () => openPostgres({ pgbouncer: 'true' }, sharedPgbouncer),
+    raceRounds: 200,
+    topicCount: 500,
   });
 }
 
@@ -81,6 +100,34 @@ async function openSqliteByUrl(): Promise<OpenedForContract> {
     await rm(folder, { recursive: true });
   };
   return { ...opened, close };
+}
+
+/** Two stores, each with connections of its own, as two brokers have. */
+function openPostgresHere(): Promise<OpenedForContract> {
+  return openPostgres({});
+}
+
+async function openPostgres(
+  settings: Record<string, string>,
+  bouncer?: () => Promise<{ port: number }>,
+): Promise<OpenedForContract> {
+  let url = (await sharedPostgres()).storeUrl(settings);
+  if (bouncer) url = url.replace(/:\d+\//, `:${(await bouncer()).port}/`);
+  const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
+  const { store } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: true });
+  const { store: rival } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: false });
+  const close = async () => {
+    await store.close();
+    await rival.close();
+  };
+  return { store, rival, close };
+}
+
+async function openPostgresByUrl(): Promise<OpenedForContract> {
+  const url = (await sharedPostgres()).storeUrl();
+  const opened = await openMetadata(url, { role: 'broker', migrate: true });
+  const rival = attachMetadata(opened.threadHandle().handle);
+  return { store: opened.store, rival, close: () => opened.close() };
 }
 
 function decorated(opened: OpenedForContract): OpenedForContract {
