@@ -4,6 +4,7 @@
  *
  *   sqlite:PATH            one storing thread writes
  *   memory:                for tests; hosted on the thread that opened it, gone with the process
+ *   postgres://...         also postgresql://; one storing thread has all connections of a broker
  */
 import { StreamHouseError } from '../../src/core/errors.ts';
 import type { MetadataBackend } from './metadata-backend.ts';
@@ -19,6 +20,10 @@ const BACKENDS = {
     urlForm: 'sqlite:PATH',
     load: async () => (await import('./sqlite/sqlite-backend.ts')).sqliteBackend,
   },
+  postgres: {
+    urlForm: 'postgres://USER:PASSWORD@HOST:PORT/DATABASE',
+    load: async () => (await import('./postgres/postgres-backend.ts')).postgresBackend,
+  },
   memory: {
     urlForm: 'memory:',
     load: async () => (await import('./memory/memory-backend.ts')).memoryBackend,
@@ -28,10 +33,14 @@ const BACKENDS = {
 /** The schemes there are. The contract suite has a row for each. */
 export type MetadataScheme = keyof typeof BACKENDS;
 
+/** Other names of a scheme, which other clients of the same server know. */
+const ALIASES: Readonly<Record<string, MetadataScheme>> = { postgresql: 'postgres' };
+
 /** The scheme of a URL; 'invalid-setting' for one that is none of ours. */
 export function schemeOf(url: string): MetadataScheme {
   const colon = url.indexOf(':');
-  const scheme = url.slice(0, Math.max(colon, 0));
+  const given = url.slice(0, Math.max(colon, 0));
+  const scheme = Object.hasOwn(ALIASES, given) ? ALIASES[given] : given;
   if (Object.hasOwn(BACKENDS, scheme)) return scheme as MetadataScheme;
   const known = Object.values(BACKENDS).map(({ urlForm }) => urlForm);
   // Not the whole URL: it may hold a password.

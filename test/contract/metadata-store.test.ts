@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/core/clock.ts';
+import { systemRandom } from '../../src/core/random.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
@@ -10,8 +11,11 @@ import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metada
 import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts';
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { attachMetadata, openMetadata } from '../../storage/metadata/open-metadata-store.ts';
+import { postgresBackend } from '../../storage/metadata/postgres/postgres-backend.ts';
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
+import { StoreCounters } from '../../storage/metadata/store-counters.ts';
+import { sharedPostgres } from '../support/postgres-server.ts';
 import { metadataStoreContract } from './metadata-store.ts';
 import type { OpenedForContract } from './metadata-store-rig.ts';
 
@@ -36,6 +40,10 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
   sqlite: [
     { name: 'sqlite', open: openSqliteHere, raceRounds: 1000, topicCount: 2000 },
     { name: 'sqlite, on its thread', open: openSqliteByUrl, raceRounds: 300, topicCount: 2000 },
+  ],
+  postgres: [
+    { name: 'postgres', open: openPostgresHere, raceRounds: 200, topicCount: 500 },
+    { name: 'postgres, on its thread', open: openPostgresByUrl, raceRounds: 200, topicCount: 500 },
   ],
 };
 
@@ -81,6 +89,26 @@ async function openSqliteByUrl(): Promise<OpenedForContract> {
     await rm(folder, { recursive: true });
   };
   return { ...opened, close };
+}
+
+/** Two stores, each with connections of its own, as two brokers have. */
+async function openPostgresHere(): Promise<OpenedForContract> {
+  const url = (await sharedPostgres()).storeUrl();
+  const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
+  const { store } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: true });
+  const { store: rival } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: false });
+  const close = async () => {
+    await store.close();
+    await rival.close();
+  };
+  return { store, rival, close };
+}
+
+async function openPostgresByUrl(): Promise<OpenedForContract> {
+  const url = (await sharedPostgres()).storeUrl();
+  const opened = await openMetadata(url, { role: 'broker', migrate: true });
+  const rival = attachMetadata(opened.threadHandle().handle);
+  return { store: opened.store, rival, close: () => opened.close() };
 }
 
 function decorated(opened: OpenedForContract): OpenedForContract {
