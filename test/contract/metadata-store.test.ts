@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { systemClock } from '../../src/core/clock.ts';
 import { systemRandom } from '../../src/core/random.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
+import { cockroachBackend } from '../../storage/metadata/cockroach/cockroach-backend.ts';
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
@@ -45,6 +46,7 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
     { name: 'postgres', open: openPostgresHere, raceRounds: 200, topicCount: 500 },
     { name: 'postgres, on its thread', open: openPostgresByUrl, raceRounds: 200, topicCount: 500 },
   ],
+  cockroachdb: [{ name: 'cockroachdb', open: openCockroachHere, raceRounds: 200, topicCount: 500 }],
 };
 
 for (const variant of Object.values(VARIANTS).flat()) {
@@ -109,6 +111,22 @@ async function openPostgresByUrl(): Promise<OpenedForContract> {
   const opened = await openMetadata(url, { role: 'broker', migrate: true });
   const rival = attachMetadata(opened.threadHandle().handle);
   return { store: opened.store, rival, close: () => opened.close() };
+}
+
+/** CockroachDB's code on a PostgreSQL server, in SERIALIZABLE, as two brokers have it. */
+async function openCockroachHere(): Promise<OpenedForContract> {
+  const base = new URL((await sharedPostgres()).storeUrl());
+  base.searchParams.delete('durability');
+  base.searchParams.set('profile', 'postgres');
+  const url = base.href.replace(/^postgres:/, 'cockroachdb:');
+  const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
+  const { store } = await cockroachBackend.open(url, { ...parts, role: 'broker', migrate: true });
+  const { store: rival } = await cockroachBackend.open(url, { ...parts, role: 'broker', migrate: false });
+  const close = async () => {
+    await store.close();
+    await rival.close();
+  };
+  return { store, rival, close };
 }
 
 function decorated(opened: OpenedForContract): OpenedForContract {

@@ -63,7 +63,12 @@ export function inStatements<T>(items: readonly T[], bytesOf: (item: T) => numbe
 }
 
 /** A body from its row and its chunks in order; 'corrupt-store' when they are not as long as the row says. */
-export function wholeBody(share: Uint8Array, chunks: readonly Uint8Array[], bodyBytes: number, what: string): Uint8Array {
+export function wholeBody(
+  share: Uint8Array,
+  chunks: readonly Uint8Array[],
+  bodyBytes: number,
+  what: string,
+): Uint8Array {
   const length = chunks.reduce((sum, chunk) => sum + chunk.length, share.length);
   if (length !== bodyBytes) {
     throw new StreamHouseError('corrupt-store', `${what} should have ${bodyBytes} bytes and has ${length}`);

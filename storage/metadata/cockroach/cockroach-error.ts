@@ -37,10 +37,10 @@ const MEANING_OF: Record<string, ErrorCode> = {
   '57': 'store-unavailable',
   /** A range or a node that cannot be reached (58C00, 58C01). */
   '58': 'store-unavailable',
+  /** Internal errors, and errors that have no code of their own (XXUUU): most come from a cluster in trouble. */
+  XX: 'store-unavailable',
   XX001: 'corrupt-store',
   XX002: 'corrupt-store',
-  /** CockroachDB's class of errors that have no code of their own: most come from a cluster in trouble. */
-  XXUUU: 'store-unavailable',
   /** Every insert looks first or says what to do: a key that is taken all the same means damaged rows. */
   '23505': 'corrupt-store',
 };
@@ -67,7 +67,8 @@ export function cockroachMeaning(failure: PgFailure): PgMeaning {
   const state = failure.sqlState ?? '';
   if (COLLIDED.test(state)) return 'retry';
   if (phase === 'open' && WRONG_SETTING.test(state)) return 'invalid-setting';
-  const meaning = MEANING_OF[state] ?? MEANING_OF[state.slice(0, 2)] ?? 'bug';
-  if (phase !== 'commit' || meaning === 'bug' || meaning === 'corrupt-store') return meaning;
+  const meaning = MEANING_OF[state] ?? MEANING_OF[state.slice(0, 2)];
+  if (!meaning) return 'bug';
+  if (phase !== 'commit' || meaning === 'corrupt-store') return meaning;
   return CERTAIN.test(state) && !isFatal ? meaning : 'store-unknown';
 }

@@ -11,15 +11,23 @@
  * - rows that were deleted are walked over until they are collected, so a scan of a log begins at its trim.
  */
 import type { PgStatement } from '../pg-wire/pg-session.ts';
-import { agentTexts, catalogueTexts, clusterTexts, HEAD_COLUMNS, headColumns, movingTexts } from '../pg-wire/pg-statements.ts';
+import { AGENT_COLUMNS, headColumns, sharedTexts } from '../pg-wire/pg-statements.ts';
 import { quoteIdentifier } from '../pg-wire/pg-values.ts';
-import { type CockroachCapabilities, type CockroachSchema, inAnyRegion, regionType } from './cockroach-capabilities.ts';
+import {
+  type CockroachCapabilities,
+  type CockroachSchema,
+  inAnyRegion,
+  regionType,
+} from './cockroach-capabilities.ts';
 
 type StatementName = keyof ReturnType<typeof statementTexts>;
 
 export type CockroachStatements = Readonly<Record<StatementName, PgStatement>>;
 
-export function cockroachStatements(schema: CockroachSchema, capabilities: CockroachCapabilities): CockroachStatements {
+export function cockroachStatements(
+  schema: CockroachSchema,
+  capabilities: CockroachCapabilities,
+): CockroachStatements {
   const words: Words = {
     s: quoteIdentifier(schema.name),
     region: regionType(schema),
@@ -40,10 +48,7 @@ interface Words {
 
 function statementTexts(words: Words) {
   return {
-    ...clusterTexts(words.s),
-    ...catalogueTexts(words.s),
-    ...agentTexts(words.s),
-    ...movingTexts(words.s),
+    ...sharedTexts(words.s),
     ...headTexts(words),
     ...logTexts(words),
     ...checkpointTexts(words),
@@ -69,8 +74,6 @@ function headTexts({ s, region, asOfThePast }: Words) {
       SELECT every.shard, $5::${region}, 0, '', 0, 0, 0
       FROM created CROSS JOIN generate_series(0, $3::INT8 - 1) AS every (shard)
       RETURNING shard`,
-    readHead: `SELECT ${HEAD_COLUMNS} FROM ${s}.heads WHERE shard = $1`,
-    listHeads: `SELECT ${HEAD_COLUMNS} FROM ${s}.heads ORDER BY shard`,
     homesOf: `SELECT shard, region::TEXT AS region FROM ${s}.heads WHERE shard = ANY($1::INT8[])`,
     /** Some seconds old where the database can read the past: from the nearest replica, waiting for nobody. */
     listHomes: `SELECT shard, region::TEXT AS region FROM ${s}.heads${asOfThePast}`,
@@ -146,7 +149,7 @@ function headTexts({ s, region, asOfThePast }: Words) {
 
 function logTexts({ s, region, anyRegion }: Words) {
   return {
-    /** At most $3 entries of at most $4 bytes in all, or one. */
+    /** At most $3 entries of at most $4 bytes in all, or one if $5. */
     readEntries: `
       SELECT shard, seq, epoch, "commitId", body, "bodyBytes"
       FROM (
@@ -155,9 +158,9 @@ function logTexts({ s, region, anyRegion }: Words) {
         FROM (
           SELECT shard, seq, epoch, commit_id, body, body_bytes FROM ${s}.entries
           WHERE ${anyRegion()} AND shard = $1 AND seq > $2 ORDER BY seq LIMIT $3
-        ) AS some
+        ) AS few
       ) AS counted
-      WHERE total <= $4 OR place = 1 ORDER BY seq`,
+      WHERE total <= $4 OR ($5 AND place = 1) ORDER BY seq`,
     /** From the trim at $2 to $3, as long as the head's is at $2 and its pointer not below $3. */
     trim: `
       WITH trimmed AS (
@@ -309,7 +312,7 @@ function ownAgentTexts({ s, region }: Words) {
         zone = excluded.zone, agent_group = excluded.agent_group, version = excluded.version,
         heartbeat_count = excluded.heartbeat_count, registered_at_ms = excluded.registered_at_ms,
         region = excluded.region
-      RETURNING incarnation`,
+      RETURNING ${AGENT_COLUMNS}`,
   };
 }
 

@@ -19,7 +19,6 @@ export const headColumns = (
 ) => `${of}shard, ${of}head_seq AS "headSeq", ${of}head_commit_id AS "headCommitId",
   ${of}epoch, ${of}holder, ${of}checkpoint_seq AS "checkpointSeq", ${of}checkpoint_writer AS "checkpointWriter",
   ${of}trimmed_through AS "trimmedThrough"`;
-export const HEAD_COLUMNS = headColumns();
 export const AGENT_COLUMNS = `agent_id AS "agentId", incarnation, address, zone, agent_group AS "group", version,
   heartbeat_count AS "heartbeatCount", registered_at_ms AS "registeredAtMs"`;
 
