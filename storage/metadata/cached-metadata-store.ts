@@ -175,6 +175,18 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
     return this.#write(args[0], this.forward('deleteTopic', args), ({ name }) => this.#rememberAbsent(name));
   }
 
+  /** Rows of whatever names: nothing that was read before is believed any more. */
+  override async importRows(...args: MetadataArguments<'importRows'>): Promise<void> {
+    try {
+      await this.forward('importRows', args);
+    } finally {
+      for (const flight of this.#flights.values()) flight.isStale = true;
+      this.#flights.clear();
+      this.#topics.clear();
+      this.#absent.clear();
+    }
+  }
+
   /** Closes the store below. */
   close(): Promise<void> {
     return this.#inner.close();

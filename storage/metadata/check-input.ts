@@ -100,6 +100,11 @@ export function checkImportedCluster(
   }
 }
 
+/** The heads of a copy lie in the store, and no cluster: nobody may begin another over them. */
+export function unfinishedCopy(description: string): StreamHouseError {
+  return new StreamHouseError('conflict', `${description} holds a copy of a cluster that was not finished`);
+}
+
 export function noCluster(description: string): StreamHouseError {
   return new StreamHouseError('conflict', `${description} holds no cluster`);
 }

@@ -160,7 +160,10 @@ export interface MetadataStore {
   readonly bodyBytesMax: number;
 
   // -- Cluster -----------------------------------------------------------------------------------------
-  /** Creates the cluster as proposed, with its `shardCount` heads at zero, if there is none; returns what is there. */
+  /**
+   * Creates the cluster as proposed, with its `shardCount` heads at zero, if there is none; returns what is there.
+   * 'conflict' where there is no cluster but heads that are not at zero: a copy that was not finished.
+   */
   initCluster(proposed: NewCluster): Promise<ClusterInfo>;
   /** null before `initCluster`. */
   getCluster(): Promise<ClusterInfo | null>;
@@ -273,15 +276,16 @@ export interface MetadataStore {
   getLastIds(): Promise<LastIds>;
   /**
    * All pages of the store, in an order of its own. `cursor` null begins; a returned null ends. At most `limit`
-   * pages, perhaps none before the end.
+   * pages, perhaps none before the end. What is there throughout comes exactly once, whatever is put meanwhile.
    */
   scanPages(page: {
     cursor: string | null;
     limit: number;
   }): Promise<{ pages: IndexPage[]; cursor: string | null }>;
   /**
-   * Puts rows as they are, over what is there under the same key; entries without a look at the head; ids are only
-   * raised. Needs no cluster row. Idempotent. Pages and checkpoints go by putPages and putCheckpoint, after the heads.
+   * Puts rows as they are, over what is there under the same key (a topic's keys are its id and its name: whoever
+   * had the name is gone); entries without a look at the head, in any order; ids are only raised. Needs no cluster
+   * row. Idempotent. The heads come first: entries, pages (putPages) and checkpoints (putCheckpoint) after theirs.
    */
   importRows(rows: ImportedRows): Promise<void>;
   /**

@@ -96,17 +96,31 @@ export class ContractRig {
 
 /** Opens a store for the tests of the enclosing suite, with a cluster in it, and closes it after them. */
 export function rigFor(settings: ContractSettings): () => ContractRig {
-  let opened: OpenedForContract | undefined;
-  let rig: ContractRig | undefined;
-  before(async () => {
-    opened = await settings.open();
-    rig = new ContractRig(opened);
+  return openedRig(settings, async (rig) => {
     await rig.store.initCluster({
       clusterId: 'c-1',
       storeIncarnation: 's-1',
       shardCount: SHARD_COUNT,
       createdAtMs: 1_700_000_000_000,
     });
+  });
+}
+
+/** The same with nothing in it. */
+export function emptyRigFor(settings: ContractSettings): () => ContractRig {
+  return openedRig(settings, async () => undefined);
+}
+
+function openedRig(
+  settings: ContractSettings,
+  prepare: (rig: ContractRig) => Promise<void>,
+): () => ContractRig {
+  let opened: OpenedForContract | undefined;
+  let rig: ContractRig | undefined;
+  before(async () => {
+    opened = await settings.open();
+    rig = new ContractRig(opened);
+    await prepare(rig);
   });
   after(async () => {
     await opened?.close();

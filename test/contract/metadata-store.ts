@@ -11,6 +11,7 @@ import {
 } from './metadata-store-catalogue.ts';
 import { checkpointContract, pagesContract } from './metadata-store-folds.ts';
 import { appendContract, leaseContract, trimContract } from './metadata-store-log.ts';
+import { importedClusterContract, importedRowsContract, scanPagesContract } from './metadata-store-moving.ts';
 import { agentsContract, listedObjectsContract, objectsContract } from './metadata-store-objects.ts';
 import type { ContractSettings } from './metadata-store-rig.ts';
 
@@ -32,5 +33,8 @@ export function metadataStoreContract(
     describe('objects', () => objectsContract(settings));
     describe('listed objects', () => listedObjectsContract(settings));
     describe('agents', () => agentsContract(settings));
+    describe('imported rows', () => importedRowsContract(settings));
+    describe('an imported cluster', () => importedClusterContract(settings));
+    describe('scanned pages', () => scanPagesContract(settings));
   });
 }

@@ -14,7 +14,7 @@ import type {
   Topic,
 } from '../metadata-store.ts';
 
-/** One shard: its head and the entries that were not trimmed, dense: entries[i].seq = entries[0].seq + i. */
+/** One shard: its head and the entries that were not trimmed, by seq; dense once no import is under way. */
 export interface MemoryShard {
   head: ShardHead;
   entries: LogEntry[];

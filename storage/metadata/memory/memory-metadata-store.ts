@@ -18,6 +18,7 @@ import {
   checkPartitionCount,
   newCluster,
   noCluster,
+  unfinishedCopy,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -71,6 +72,7 @@ export class MemoryMetadataStore implements MetadataStore {
     const state = this.#open();
     checkInteger(proposed.shardCount, 'shardCount', 1);
     if (!state.cluster) {
+      if (state.shards.length > 0) throw unfinishedCopy(this.description);
       state.cluster = newCluster(proposed);
       for (let shard = 0; shard < proposed.shardCount; shard++) {
         state.shards.push({ head: emptyHead(shard), entries: [], checkpoints: new Map() });
@@ -213,9 +215,8 @@ export class MemoryMetadataStore implements MetadataStore {
   async readEntries(shard: number, afterSeq: number, bytesMax: number): Promise<LogEntry[]> {
     const { entries } = this.#open().shard(shard);
     const out: LogEntry[] = [];
-    if (entries.length === 0) return out;
     let bytes = 0;
-    for (let i = Math.max(0, afterSeq + 1 - entries[0].seq); i < entries.length; i++) {
+    for (let i = firstAfter(entries, afterSeq); i < entries.length; i++) {
       bytes += entries[i].body.length;
       if (out.length > 0 && bytes > bytesMax) break;
       out.push(copyEntry(entries[i]));
@@ -239,7 +240,7 @@ export class MemoryMetadataStore implements MetadataStore {
     }
     if (throughSeq <= head.trimmedThrough) return;
     head.trimmedThrough = throughSeq;
-    if (entries.length > 0) entries.splice(0, Math.max(0, throughSeq + 1 - entries[0].seq));
+    entries.splice(0, firstAfter(entries, throughSeq));
   }
 
   // -- Pages and checkpoints -----------------------------------------------------------------------------
@@ -456,7 +457,9 @@ export class MemoryMetadataStore implements MetadataStore {
   }
 
   async listLeases(): Promise<ShardHead[]> {
-    return this.#open().shards.map(({ head }) => copyHead(head));
+    // Imported heads may have gaps between them.
+    const shards = this.#open().shards.filter((shard) => shard !== undefined);
+    return shards.map(({ head }) => copyHead(head));
   }
 
   // -- Ids -----------------------------------------------------------------------------------------------
@@ -476,18 +479,31 @@ export class MemoryMetadataStore implements MetadataStore {
     return { topic: lastTopicId, incarnation: lastIncarnation, producer: lastProducerId };
   }
 
-  async scanPages(page: { cursor: string | null; limit: number }) {
-    const lists = [...this.#open().pages].sort(([a], [b]) => a - b).map(([, list]) => list);
-    const start = page.cursor === null ? 0 : Number(page.cursor);
-    const end = start + page.limit;
-    const all = lists.flat();
-    return { pages: all.slice(start, end).map(copyPage), cursor: end < all.length ? String(end) : null };
+  /** The cursor is the last page's key. */
+  async scanPages({ cursor, limit }: { cursor: string | null; limit: number }) {
+    const state = this.#open();
+    const [afterKey, afterBase] = cursor === null ? [-1, -1] : cursor.split('/').map(Number);
+    const pages: IndexPage[] = [];
+    for (const key of [...state.pages.keys()].sort((a, b) => a - b)) {
+      if (key < afterKey) continue;
+      const list = state.pages.get(key)!;
+      const start = key === afterKey ? lowerBound(list, afterBase + 1) : 0;
+      for (const page of list.slice(start)) {
+        if (pages.length === limit) return { pages, cursor: scanCursor(pages.at(-1)!) };
+        pages.push(copyPage(page));
+      }
+    }
+    return { pages, cursor: null };
   }
 
   async importRows(rows: ImportedRows): Promise<void> {
     const state = this.#open();
     checkImportedRows(rows, this.bodyBytesMax);
-    for (const topic of rows.topics ?? []) this.#putTopic(copyTopic(topic));
+    for (const topic of rows.topics ?? []) {
+      const before = state.topicsByName.get(topic.name);
+      if (before) state.topicsById.delete(before.topicId);
+      this.#putTopic(copyTopic(topic));
+    }
     if (rows.topics) state.namesChanged();
     for (const topic of rows.deletedTopics ?? []) state.deletedTopics.set(topic.topicId, copyTopic(topic));
     for (const head of rows.heads ?? []) {
@@ -496,7 +512,7 @@ export class MemoryMetadataStore implements MetadataStore {
     }
     for (const entry of rows.entries ?? []) {
       const { entries } = state.shard(entry.shard);
-      const at = firstIndex(entries.length, (i) => entries[i].seq >= entry.seq);
+      const at = firstAfter(entries, entry.seq - 1);
       entries.splice(at, entries[at]?.seq === entry.seq ? 1 : 0, copyEntry(entry));
     }
     for (const row of rows.objects ?? []) {
@@ -541,6 +557,14 @@ function appendTo({ head, entries }: MemoryShard, entry: LogEntry): AppendOutcom
   head.headCommitId = entry.commitId;
   entries.push(copyEntry(entry));
   return { kind: 'done' };
+}
+
+function firstAfter(entries: readonly LogEntry[], seq: number): number {
+  return firstIndex(entries.length, (i) => entries[i].seq > seq);
+}
+
+function scanCursor({ topicId, partition, baseOffset }: IndexPage): string {
+  return `${partitionKey(topicId, partition)}/${baseOffset}`;
 }
 
 function lowerBound(pages: readonly IndexPage[], baseOffset: number): number {

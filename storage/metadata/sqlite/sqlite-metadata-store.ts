@@ -19,6 +19,7 @@ import {
   checkPartitionCount,
   newCluster,
   noCluster,
+  unfinishedCopy,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -132,6 +133,7 @@ export class SqliteMetadataStore implements MetadataStore {
     return this.#write(() => {
       const present = this.#run.getCluster.get();
       if (present) return present;
+      if (this.#run.listHeads.get()) throw unfinishedCopy(this.description);
       const cluster = newCluster(proposed);
       this.#run.putCluster.run(cluster);
       for (let shard = 0; shard < cluster.shardCount; shard++) this.#run.insertHead.run(shard);
