@@ -17,6 +17,7 @@ import {
   checkInteger,
   checkObjectRows,
   checkPages,
+  unfinishedCopy,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -114,7 +115,7 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     const values = [clusterId, storeIncarnation, shardCount, createdAtMs, this.#region];
     await this.write(this.sql.createCluster, values);
     const created = await this.getCluster();
-    assert(created, 'a cluster was there and is gone');
+    if (!created) throw unfinishedCopy(this.description);
     return created;
   }
 

@@ -65,10 +65,12 @@ function headTexts({ s, region, asOfThePast }: Words) {
   const answer = `SELECT ${headColumns('found.')}, moved.shard IS NOT NULL AS changed
       FROM found LEFT JOIN moved ON moved.shard = found.shard`;
   return {
+    /** No row when there is a cluster already, or heads without one. */
     createCluster: `
       WITH created AS (
         INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation)
-        VALUES ($1, $2, $3::INT8, $4, 1) ON CONFLICT (only_row) DO NOTHING RETURNING shard_count
+        SELECT $1::TEXT, $2::TEXT, $3::INT8, $4::INT8, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads)
+        ON CONFLICT (only_row) DO NOTHING RETURNING shard_count
       )
       INSERT INTO ${s}.heads (shard, region, head_seq, head_commit_id, epoch, holder, trimmed_through)
       SELECT every.shard, $5::${region}, 0, '', 0, 0, 0
@@ -180,10 +182,8 @@ function logTexts({ s, region, anyRegion }: Words) {
     putChunks: `
       INSERT INTO ${s}.body_chunks (region, kind, key_1, key_2, key_3, chunk, bytes)
       SELECT $1::${region}, $2::TEXT, $3::INT8, $4::INT8, $5::INT8, chunk, substring($9::BYTEA, position::INT4, length::INT4)
-      FROM unnest($6::INT8[], $7::INT8[], $8::INT8[]) AS row_of (chunk, position, length)`,
-    deleteChunks: `
-      DELETE FROM ${s}.body_chunks
-      WHERE ${anyRegion()} AND kind = $1 AND key_1 = $2 AND key_2 = $3 AND key_3 = $4`,
+      FROM unnest($6::INT8[], $7::INT8[], $8::INT8[]) AS row_of (chunk, position, length)
+      ON CONFLICT (region, kind, key_1, key_2, key_3, chunk) DO UPDATE SET bytes = excluded.bytes`,
     readChunks: `
       SELECT bytes FROM ${s}.body_chunks
       WHERE ${anyRegion()} AND kind = $1 AND key_1 = $2 AND key_2 = $3 AND key_3 = $4 ORDER BY chunk`,
@@ -329,7 +329,7 @@ function ownMovingTexts({ s, region, anyRegion }: Words) {
       ON CONFLICT (shard) DO UPDATE SET head_seq = excluded.head_seq, head_commit_id = excluded.head_commit_id,
         epoch = excluded.epoch, holder = excluded.holder, checkpoint_seq = excluded.checkpoint_seq,
         checkpoint_writer = excluded.checkpoint_writer, trimmed_through = excluded.trimmed_through`,
-    /** In whatever region they were; then they are inserted anew. */
+    /** In whatever region they were; then they are inserted anew (a rival copies the same). */
     deleteEntries: `
       WITH chunks AS (
         DELETE FROM ${s}.body_chunks
@@ -342,13 +342,18 @@ function ownMovingTexts({ s, region, anyRegion }: Words) {
       INSERT INTO ${s}.entries (region, shard, seq, epoch, commit_id, body, body_bytes)
       SELECT $8::${region}, shard, seq, epoch, commit_id, substring($9::BYTEA, position::INT4, length::INT4), body_bytes
       FROM unnest($1::INT8[], $2::INT8[], $3::INT8[], $4::TEXT[], $5::INT8[], $6::INT8[], $7::INT8[])
-        AS row_of (shard, seq, epoch, commit_id, position, length, body_bytes)`,
+        AS row_of (shard, seq, epoch, commit_id, position, length, body_bytes)
+      ON CONFLICT (region, shard, seq) DO UPDATE SET epoch = excluded.epoch, commit_id = excluded.commit_id,
+        body = excluded.body, body_bytes = excluded.body_bytes`,
     insertObjects: `
       INSERT INTO ${s}.objects (region, incarnation, number, bytes, created_at_ms, reference_count, shard_references,
         marked_at_ms)
       SELECT $9::${region}, incarnation, number, bytes, created_at_ms, reference_count,
         substring($10::BYTEA, position::INT4, length::INT4), marked_at_ms
       FROM unnest($1::INT8[], $2::INT8[], $3::INT8[], $4::INT8[], $5::INT8[], $6::INT8[], $7::INT8[], $8::INT8[])
-        AS row_of (incarnation, number, bytes, created_at_ms, reference_count, position, length, marked_at_ms)`,
+        AS row_of (incarnation, number, bytes, created_at_ms, reference_count, position, length, marked_at_ms)
+      ON CONFLICT (region, incarnation, number) DO UPDATE SET bytes = excluded.bytes,
+        created_at_ms = excluded.created_at_ms, reference_count = excluded.reference_count,
+        shard_references = excluded.shard_references, marked_at_ms = excluded.marked_at_ms`,
   };
 }
