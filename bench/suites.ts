@@ -8,6 +8,7 @@ import { indexSuite } from './suites/index.ts';
 import { metadataCacheSuite } from './suites/metadata-cache.ts';
 import { objectStoreSuite } from './suites/object-store.ts';
 import { planningSuite } from './suites/planning.ts';
+import { postgresAppendsSuite } from './suites/postgres-appends.ts';
 import { sqliteAppendsSuite } from './suites/sqlite-appends.ts';
 import { threadHopSuite } from './suites/thread-hop.ts';
 
@@ -20,6 +21,7 @@ export const SUITES: readonly Suite[] = [
   threadHopSuite,
   metadataCacheSuite,
   sqliteAppendsSuite,
+  postgresAppendsSuite,
   objectStoreSuite,
   httpDoorSuite,
 ];

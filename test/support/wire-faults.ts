@@ -41,5 +41,7 @@ function isRollback({ text }: WireStatement): boolean {
 /** Reads, what is put or deleted again with the same result, and appends. */
 function canBeSettled({ text }: WireStatement): boolean {
   if (/^(select|commit|begin)\b/i.test(text)) return true;
-  return /(insert into|update|delete from) \S+\.(entries|pages|checkpoints|objects|body_chunks)\b/i.test(text);
+  return /(insert into|update|delete from) \S+\.(entries|pages|checkpoints|objects|body_chunks)\b/i.test(
+    text,
+  );
 }

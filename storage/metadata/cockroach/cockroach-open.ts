@@ -117,7 +117,7 @@ export async function openCockroachStore(
   const settings = readCockroachUrl(text);
   const { role, migrate } = options;
   if (role === 'broker' && migrate) await migrateSchema(settings, options);
-  const connections = await connect(settings, role, options);
+  const connections = await connectCockroach(settings, role, options);
   try {
     const placed = await connections.readWithin((session) =>
       placeStore(session, settings, connections.description),
@@ -184,10 +184,11 @@ async function gatewayRegion(session: PgSession): Promise<string> {
 
 function connectForMigrations(settings: CockroachSettings, parts: OpenParts): Promise<PgConnections> {
   const url = { ...settings.url, statementMs: MIGRATION_MS, lockMs: MIGRATION_MS };
-  return connect({ ...settings, url }, 'broker', parts, migrationMeaning);
+  return connectCockroach({ ...settings, url }, 'broker', parts, migrationMeaning);
 }
 
-async function connect(
+/** Connections of a store or, with the meaning of failures there, of its migrations. */
+export async function connectCockroach(
   settings: CockroachSettings,
   role: MetadataRole,
   parts: OpenParts,

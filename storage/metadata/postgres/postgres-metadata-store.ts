@@ -6,7 +6,6 @@
  *
  * Whatever a caller hands in is taken over before the first wait, so that it may change its bytes after the call.
  */
-import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import type { ObjectId, PartitionId } from '../../../src/core/ids.ts';
 import {
@@ -17,6 +16,7 @@ import {
   checkInteger,
   checkObjectRows,
   checkPages,
+  unfinishedCopy,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -41,17 +41,23 @@ import {
   rowOfShard,
   shardNotFound,
 } from '../pg-wire/pg-metadata-store.ts';
-import { agentOf, clusterOf, headColumns, headOf, topicColumns } from '../pg-wire/pg-rows.ts';
-import type { PgRow, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
+import { agentOf, clusterOf, headOf } from '../pg-wire/pg-rows.ts';
+import type { PgRow } from '../pg-wire/pg-session.ts';
 import { integerArray } from '../pg-wire/pg-values.ts';
-import { entryColumns, entryOf, objectColumns, objectOf, pageColumns, pageOf } from './postgres-rows.ts';
+import { importCalls } from './postgres-import.ts';
+import {
+  entryColumns,
+  entryOf,
+  objectColumns,
+  objectOf,
+  pageColumns,
+  pageOf,
+  partsOf,
+} from './postgres-rows.ts';
 import { type PostgresStatements, postgresStatements } from './postgres-statements.ts';
 
 /** A body lives in memory a few times on its way, twice as long as text; PostgreSQL itself would take 1 GB. */
 const BODY_BYTES_MAX = 16 * 1024 * 1024;
-
-/** Bodies of one statement; a message of the protocol takes 1 GB. More are sent as several statements. */
-const STATEMENT_BYTES_MAX = 128 * 1024 * 1024;
 
 /** Entries that one statement looks at: their lengths are added up there before any is sent. */
 const ENTRIES_READ_MAX = 1000;
@@ -81,7 +87,7 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     if (created) return clusterOf(created);
     // Somebody else was first, and has committed: the statement waited for that.
     const other = await this.getCluster();
-    assert(other, 'a cluster was there and is gone');
+    if (!other) throw unfinishedCopy(this.description);
     return other;
   }
 
@@ -258,53 +264,9 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
   async importRows(rows: ImportedRows): Promise<void> {
     checkImportedRows(rows, this.bodyBytesMax);
     this.checkWriter();
-    const calls = this.#importCalls(rows);
+    const calls = importCalls(this.sql, rows);
     await this.connections.transaction(async (session) => {
       for (const [statement, values] of calls) await session.run(statement, values);
     });
   }
-
-  #importCalls(rows: ImportedRows): [PgStatement, PgValue[]][] {
-    const sql = this.sql;
-    const calls: [PgStatement, PgValue[]][] = [];
-    if (rows.topics?.length) {
-      const values = topicColumns(rows.topics);
-      calls.push([sql.clearTopicNames, values.slice(0, 2)], [sql.importTopics, values]);
-    }
-    if (rows.deletedTopics?.length) calls.push([sql.importDeletedTopics, topicColumns(rows.deletedTopics)]);
-    if (rows.heads?.length) calls.push([sql.importHeads, headColumns(rows.heads)]);
-    for (const part of partsOf(rows.entries ?? [], ({ body }) => body.length)) {
-      if (part.length > 0) calls.push([sql.importEntries, entryColumns(part)]);
-    }
-    if (rows.objects?.length) {
-      const sorted = [...rows.objects].sort(byObject);
-      const marks = integerArray(sorted.map(({ markedAtMs }) => markedAtMs));
-      calls.push([sql.importObjects, [...objectColumns(sorted), marks]]);
-    }
-    if (rows.lastIds) {
-      const ids = Object.entries(rows.lastIds);
-      const lasts = integerArray(ids.map(([, last]) => last));
-      calls.push([sql.raiseLastIds, [ids.map(([name]) => name), lasts]]);
-    }
-    return calls;
-  }
-}
-
-function byObject(a: ObjectRow, b: ObjectRow): number {
-  return a.object.incarnation - b.object.incarnation || a.object.number - b.object.number;
-}
-
-/** Runs of items whose bytes fit one statement; one, perhaps empty, in all but very large calls. */
-function partsOf<T>(items: readonly T[], bytesOf: (item: T) => number): T[][] {
-  const parts: T[][] = [[]];
-  let bytes = 0;
-  for (const item of items) {
-    bytes += bytesOf(item);
-    if (bytes > STATEMENT_BYTES_MAX && parts[parts.length - 1].length > 0) {
-      parts.push([]);
-      bytes = bytesOf(item);
-    }
-    parts[parts.length - 1].push(item);
-  }
-  return parts;
 }

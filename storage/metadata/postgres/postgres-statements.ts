@@ -46,11 +46,11 @@ function statementTexts(s: string) {
 
 function clusterTexts(s: string) {
   return {
-    /** No row when there is a cluster already. */
+    /** No row when there is a cluster already, or heads without one. */
     createCluster: `
       WITH created AS (
         INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation)
-        VALUES ($1, $2, $3, $4, 1) ON CONFLICT (only_row) DO NOTHING RETURNING *
+        SELECT $1::text, $2::text, $3::int4, $4::int8, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads) ON CONFLICT (only_row) DO NOTHING RETURNING *
       ), heads AS (
         INSERT INTO ${s}.heads (shard, head_seq, head_commit_id, epoch, holder, trimmed_through)
         SELECT shard, 0, '', 0, 0, 0 FROM created, generate_series(0, created.shard_count - 1) AS shard
