@@ -63,7 +63,7 @@ type OpenParts = Pick<OpenBackendOptions, 'clock' | 'random' | 'counters'>;
 
 /** 'invalid-setting' for a URL that cannot be. */
 export function readCockroachUrl(text: string): CockroachSettings {
-  const url = readPgUrl(text, OWN_SETTINGS);
+  const url = readPgUrl(text, OWN_SETTINGS, PORT);
   const { own } = url;
   const schemaName = own.get('schema') ?? SCHEMA;
   if (!SCHEMA_NAME.test(schemaName)) throw invalid(`'${schemaName}' is no schema's name`);
