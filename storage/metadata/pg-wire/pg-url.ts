@@ -5,7 +5,7 @@
  *   SCHEME://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE&...
  *
  *   host                  a folder with the server's Unix socket, instead of HOST
- *   sslmode               disable (default) | require, verify-full: encrypted, certificate and name checked |
+ *   sslmode               disable | require, verify-full: encrypted, certificate and name checked |
  *                         no-verify: encrypted, whoever it is. As the driver reads them: require checks too
  *   sslrootcert           file with the authorities to trust, instead of the system's
  *   sslcert, sslkey       files with a client's certificate and key
@@ -15,7 +15,8 @@
  *   statement_timeout_ms  one statement (8000)
  *   application_name      what the server's lists show (streamhouse)
  *
- * What the URL does not say comes from PGUSER, PGPASSWORD and their kin, as for every client of PostgreSQL.
+ * What the URL does not say comes from PGUSER, PGPASSWORD, PGSSLMODE and their kin, as for every client of
+ * PostgreSQL; without them there is no TLS.
  */
 import { readFileSync } from 'node:fs';
 import { StreamHouseError } from '../../../src/core/errors.ts';
@@ -29,7 +30,7 @@ export interface PgUrl {
     user?: string;
     password?: string;
     database?: string;
-    ssl: false | PgTls;
+    ssl?: false | PgTls;
   };
   connectionsMax: number;
   connectMs: number;
@@ -117,8 +118,10 @@ function parseUrl(url: string): URL {
 }
 
 function readServer(parsed: URL, given: ReadonlyMap<string, string>): PgUrl['server'] {
-  const server: PgUrl['server'] = { ssl: readTls(given) };
-  // Empty parts are left out, so that the driver takes them from the environment.
+  const server: PgUrl['server'] = {};
+  // What is not given is left out, so that the driver takes it from the environment.
+  const ssl = readTls(given);
+  if (ssl !== undefined) server.ssl = ssl;
   const host = given.get('host') ?? parsed.hostname.replace(/^\[(.*)\]$/, '$1');
   const database = parsed.pathname.slice(1);
   if (host !== '') server.host = decode(host);
@@ -137,13 +140,14 @@ function decode(text: string): string {
   }
 }
 
-function readTls(given: ReadonlyMap<string, string>): false | PgTls {
-  const mode = given.get('sslmode') ?? 'disable';
+function readTls(given: ReadonlyMap<string, string>): false | PgTls | undefined {
+  const mode = given.get('sslmode');
   const files = { ca: given.get('sslrootcert'), cert: given.get('sslcert'), key: given.get('sslkey') };
-  if (mode === 'disable') {
-    if (files.ca ?? files.cert ?? files.key)
-      throw invalid('certificates in the metadata URL need an sslmode');
-    return false;
+  if (mode === undefined || mode === 'disable') {
+    if (files.ca ?? files.cert ?? files.key) {
+      throw invalid('certificates in the metadata URL need an sslmode that uses them');
+    }
+    return mode === undefined ? undefined : false;
   }
   // 'prefer' and 'allow' would go on in clear text if somebody in between asked for it.
   if (mode !== 'require' && mode !== 'verify-full' && mode !== 'no-verify') {

@@ -42,9 +42,9 @@ const MEANING_OF: Record<string, ErrorCode | 'retry'> = {
 /** At the first connection these say that the URL is wrong; later that somebody is changing the server. */
 const WRONG_SETTING = /^(28...|3D000|42501)$/;
 
-/** Errors of the driver and of TLS, at the first connection: waiting will not help. */
-const WRONG_TLS =
-  /does not support SSL|establishing an SSL connection|certificate|self.signed|altnames|SASL|SCRAM|password must be/i;
+/** Errors of the driver, of TLS and of PgBouncer, at the first connection: waiting will not help. */
+const WRONG_CONNECTION =
+  /unsupported startup parameter|does not support SSL|establishing an SSL connection|certificate|self.signed|altnames|SASL|SCRAM|password must be/i;
 
 /** The server itself, or what stands before it, says that it does not know. */
 const NOBODY_KNOWS = /^(40003|08...)$/;
@@ -52,12 +52,13 @@ const NOBODY_KNOWS = /^(40003|08...)$/;
 export function postgresMeaning(failure: PgFailure): PgMeaning {
   const { kind, phase, sqlState, isFatal, message } = failure;
   if (kind === 'not-connected') {
-    return phase === 'open' && WRONG_TLS.test(message) ? 'invalid-setting' : 'store-unavailable';
+    return phase === 'open' && WRONG_CONNECTION.test(message) ? 'invalid-setting' : 'store-unavailable';
   }
   if (kind === 'lost' || kind === 'timed-out')
     return phase === 'commit' ? 'store-unknown' : 'store-unavailable';
   const state = sqlState ?? '';
-  if (phase === 'open' && WRONG_SETTING.test(state)) return 'invalid-setting';
+  if (phase === 'open' && (WRONG_SETTING.test(state) || WRONG_CONNECTION.test(message)))
+    return 'invalid-setting';
   if (phase === 'commit' && (isFatal || NOBODY_KNOWS.test(state))) return 'store-unknown';
   if (NOBODY_KNOWS.test(state)) return 'store-unavailable';
   return MEANING_OF[state] ?? MEANING_OF[state.slice(0, 2)] ?? 'bug';

@@ -152,6 +152,7 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
 
   async putPages(pages: readonly IndexPage[]): Promise<void> {
     checkPages(pages, this.bodyBytesMax);
+    if (pages.length === 0) return;
     const calls = partsOf(newestPages(pages), ({ bytes }) => bytes.length).map(pageColumns);
     for (const values of calls) await this.write(this.sql.putPages, values);
   }

@@ -226,24 +226,25 @@ function objectTexts(s: string) {
     listUnreferencedObjects: `
       SELECT ${objectColumns()} FROM ${s}.objects WHERE unreferenced AND (incarnation, number) > ($1, $2)
       ORDER BY incarnation, number LIMIT $3`,
-    /** $3 the shard and $4 the bound of each drop. */
+    /** $3 the shard and $4 the bound of each drop; several of one reference count together. */
     dropReferences: `
-      WITH found AS MATERIALIZED (${locked('object.incarnation, object.number, object.shards, object.epochs')}
+      WITH dropped AS MATERIALIZED (
+        SELECT incarnation, number, shard, bool_or(below_epoch IS NULL) AS always, max(below_epoch) AS below_epoch
+        FROM unnest($1::int8[], $2::int8[], $3::int4[], $4::int8[])
+          AS asked (incarnation, number, shard, below_epoch)
+        GROUP BY incarnation, number, shard
+      ), found AS MATERIALIZED (${locked('object.incarnation, object.number, object.shards, object.epochs')}
+      ), reference AS MATERIALIZED (
+        SELECT found.incarnation, found.number, held.shard, held.epoch, held.place,
+          coalesce(dropped.always OR held.epoch < dropped.below_epoch, false) AS goes
+        FROM found CROSS JOIN LATERAL unnest(found.shards, found.epochs) WITH ORDINALITY AS held (shard, epoch, place)
+        LEFT JOIN dropped ON dropped.incarnation = found.incarnation AND dropped.number = found.number
+          AND dropped.shard = held.shard
       ), kept AS (
-        SELECT found.incarnation, found.number,
-          coalesce(array_agg(ref.shard ORDER BY ref.place) FILTER (WHERE NOT dropped.hit), '{}') AS shards,
-          coalesce(array_agg(ref.epoch ORDER BY ref.place) FILTER (WHERE NOT dropped.hit), '{}') AS epochs
-        FROM found CROSS JOIN LATERAL unnest(found.shards, found.epochs) WITH ORDINALITY AS ref (shard, epoch, place)
-        CROSS JOIN LATERAL (
-          SELECT EXISTS (
-            SELECT FROM unnest($1::int8[], $2::int8[], $3::int4[], $4::int8[])
-              AS named (incarnation, number, shard, below_epoch)
-            WHERE named.incarnation = found.incarnation AND named.number = found.number AND named.shard = ref.shard
-              AND (named.below_epoch IS NULL OR ref.epoch < named.below_epoch)
-          )
-        ) AS dropped (hit)
-        GROUP BY found.incarnation, found.number
-        HAVING bool_or(dropped.hit)
+        SELECT incarnation, number,
+          coalesce(array_agg(shard ORDER BY place) FILTER (WHERE NOT goes), '{}') AS shards,
+          coalesce(array_agg(epoch ORDER BY place) FILTER (WHERE NOT goes), '{}') AS epochs
+        FROM reference GROUP BY incarnation, number HAVING bool_or(goes)
       )
       UPDATE ${s}.objects AS object
       SET shards = kept.shards, epochs = kept.epochs, unreferenced = cardinality(kept.shards) = 0
