@@ -91,13 +91,16 @@ export class SettlingMetadataStore extends ForwardingMetadataStore {
         return await this.forward('appendEntries', [taken.entries, taken.objects]);
       } catch (error) {
         if (!(error instanceof StreamHouseError) || error.kind !== 'unknown') throw error;
-        const outcomes: (AppendOutcome | null)[] = [];
-        for (const [i, entry] of taken.entries.entries()) {
-          outcomes.push(await this.#settle(entry, heads[i], taken.objects, error));
-        }
         // Only rows that are put if absent, or an entry that nobody who knows the head would send: all once more.
-        if (outcomes.length > 0 && outcomes.every((outcome) => outcome !== null)) return outcomes;
-        this.repeated++;
+        if (entries.length === 0 || taken.entries.some((entry, i) => isAhead(entry, heads[i]))) {
+          this.repeated++;
+          continue;
+        }
+        const outcomes: AppendOutcome[] = [];
+        for (const [i, entry] of taken.entries.entries()) {
+          outcomes.push(await this.#settle(entry, heads[i]!, taken.objects, error));
+        }
+        return outcomes;
       }
     }
   }
@@ -118,16 +121,14 @@ export class SettlingMetadataStore extends ForwardingMetadataStore {
 
   async #settle(
     entry: LogEntry,
-    before: ShardHead | null,
+    before: ShardHead,
     objects: readonly ObjectRow[],
     error: unknown,
-  ): Promise<AppendOutcome | null> {
-    if (!before) return null;
+  ): Promise<AppendOutcome> {
     // The head never goes back, nor does the epoch: such an entry was refused, whatever came of the reply.
     if (before.headSeq >= entry.seq || before.epoch > entry.epoch) {
       return { kind: 'conflict', head: await this.readHead(entry.shard) };
     }
-    if (before.headSeq < entry.seq - 1 || before.epoch < entry.epoch) return null;
     const verdict = await settleAppend(this.#parts, entry, objects, error);
     if (verdict === 'committed') return { kind: 'done' };
     if (verdict === 'never') return { kind: 'conflict', head: await this.readHead(entry.shard) };
@@ -138,4 +139,9 @@ export class SettlingMetadataStore extends ForwardingMetadataStore {
     this.#isClosed = true;
     await this.#inner.close();
   }
+}
+
+/** No such shard, a gap, or an epoch that nobody was given. */
+function isAhead(entry: LogEntry, before: ShardHead | null): boolean {
+  return !before || before.headSeq < entry.seq - 1 || before.epoch < entry.epoch;
 }

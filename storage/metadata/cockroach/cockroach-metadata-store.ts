@@ -384,19 +384,13 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     checkDrops(drops);
     this.checkWriter();
     if (drops.length === 0) return;
-    const asked = structuredClone(drops);
-    const objects = new Map(asked.map(({ object }) => [keyOf(object), object]));
+    const objects = [...new Map(drops.map(({ object }) => [keyOf(object), { ...object }])).values()];
+    const bounds = dropBounds(drops);
     await this.connections.transaction(async (session) => {
-      const rows = await session.run(this.sql.lockObjects, objectKeys([...objects.values()]));
+      const rows = await session.run(this.sql.lockObjects, objectKeys(objects));
       const changed = rows.map(objectOf).flatMap((row) => {
         const shards = row.shards.filter(
-          ({ shard, epoch }) =>
-            !asked.some(
-              (drop) =>
-                keyOf(drop.object) === keyOf(row.object) &&
-                drop.shard === shard &&
-                (drop.belowEpoch === null || epoch < drop.belowEpoch),
-            ),
+          ({ shard, epoch }) => epoch >= (bounds.get(`${keyOf(row.object)}/${shard}`) ?? 0),
         );
         return shards.length < row.shards.length ? [{ ...row, shards }] : [];
       });
@@ -517,6 +511,17 @@ function outcomesOf(entries: readonly LogEntry[], rows: readonly PgRow[]): Appen
 
 function keyOf({ incarnation, number }: ObjectId): string {
   return `${incarnation}/${number}`;
+}
+
+/** By object and shard: references of an epoch below this go. Several drops of one reference count together. */
+function dropBounds(drops: readonly ReferenceDrop[]): Map<string, number> {
+  const bounds = new Map<string, number>();
+  for (const { object, shard, belowEpoch } of drops) {
+    const key = `${keyOf(object)}/${shard}`;
+    const bound = belowEpoch ?? Number.POSITIVE_INFINITY;
+    bounds.set(key, Math.max(bounds.get(key) ?? 0, bound));
+  }
+  return bounds;
 }
 
 function pageKeyOf(row: PgRow): ChunkKey {
