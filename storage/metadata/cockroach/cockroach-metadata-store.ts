@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import type { ObjectId, PartitionId } from '../../../src/core/ids.ts';
+import type { PartitionId } from '../../../src/core/ids.ts';
 import {
   checkBody,
   checkDrops,
@@ -38,13 +38,15 @@ import type {
 import { encodeReferences } from '../object-references.ts';
 import type { PgConnections } from '../pg-wire/pg-connections.ts';
 import {
+  keyOfObject,
   newestPages,
   objectKeys,
   PgMetadataStore,
   rowOfShard,
   shardNotFound,
+  sharedImportCalls,
 } from '../pg-wire/pg-metadata-store.ts';
-import { agentOf, headColumns, headOf, topicColumns } from '../pg-wire/pg-rows.ts';
+import { agentOf, headColumns, headOf } from '../pg-wire/pg-rows.ts';
 import type { PgRow, PgSession, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
 import { integerArray, joinBytes } from '../pg-wire/pg-values.ts';
 import {
@@ -264,6 +266,17 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     );
   }
 
+  protected override readPages(statement: PgStatement, values: readonly PgValue[]): Promise<IndexPage[]> {
+    return this.#readWhole(statement, values, pageKeyOf, pageOf);
+  }
+
+  protected override async readObjects(
+    statement: PgStatement,
+    values: readonly PgValue[],
+  ): Promise<ListedObject[]> {
+    return (await this.read(statement, values)).map(objectOf);
+  }
+
   // -- Pages and checkpoints -----------------------------------------------------------------------------
 
   async putPages(pages: readonly IndexPage[]): Promise<void> {
@@ -296,10 +309,6 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     return [...columns, this.#region, bytes];
   }
 
-  #readPages(statement: PgStatement, values: readonly PgValue[]): Promise<IndexPage[]> {
-    return this.#readWhole(statement, values, pageKeyOf, pageOf);
-  }
-
   async findPages(requests: readonly (PartitionId & { offset: number })[]): Promise<(IndexPage | null)[]> {
     if (requests.length === 0) return [];
     const pages = new Array<IndexPage | null>(requests.length).fill(null);
@@ -317,11 +326,6 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     );
     for (const { place, page } of placed) pages[place - 1] = page;
     return pages;
-  }
-
-  listPages(of: PartitionId & { fromBaseOffset: number; limit: number }): Promise<IndexPage[]> {
-    const { topicId, partition, fromBaseOffset, limit } = of;
-    return this.#readPages(this.sql.listPages, [topicId, partition, fromBaseOffset, limit]);
   }
 
   async putCheckpoint(shard: number, pointer: CheckpointPointer, bytes: Uint8Array): Promise<void> {
@@ -362,35 +366,17 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
 
   // -- Objects -------------------------------------------------------------------------------------------
 
-  async getObjects(objects: readonly ObjectId[]): Promise<(ListedObject | null)[]> {
-    if (objects.length === 0) return [];
-    const asked = [...objects];
-    const found = (await this.read(this.sql.getObjects, objectKeys(asked))).map(objectOf);
-    const byKey = new Map(found.map((row) => [keyOf(row.object), row]));
-    return asked.map((object) => byKey.get(keyOf(object)) ?? null);
-  }
-
-  async listObjects(page: {
-    after?: ObjectId;
-    limit: number;
-    unreferencedOnly?: boolean;
-  }): Promise<ListedObject[]> {
-    const list = page.unreferencedOnly ? this.sql.listUnreferencedObjects : this.sql.listObjects;
-    const { incarnation, number } = page.after ?? { incarnation: -1, number: -1 };
-    return (await this.read(list, [incarnation, number, page.limit])).map(objectOf);
-  }
-
   async dropReferences(drops: readonly ReferenceDrop[]): Promise<void> {
     checkDrops(drops);
     this.checkWriter();
     if (drops.length === 0) return;
-    const objects = [...new Map(drops.map(({ object }) => [keyOf(object), { ...object }])).values()];
+    const objects = [...new Map(drops.map(({ object }) => [keyOfObject(object), { ...object }])).values()];
     const bounds = dropBounds(drops);
     await this.connections.transaction(async (session) => {
       const rows = await session.run(this.sql.lockObjects, objectKeys(objects));
       const changed = rows.map(objectOf).flatMap((row) => {
         const shards = row.shards.filter(
-          ({ shard, epoch }) => epoch >= (bounds.get(`${keyOf(row.object)}/${shard}`) ?? 0),
+          ({ shard, epoch }) => epoch >= (bounds.get(`${keyOfObject(row.object)}/${shard}`) ?? 0),
         );
         return shards.length < row.shards.length ? [{ ...row, shards }] : [];
       });
@@ -431,15 +417,6 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
 
   // -- Moving --------------------------------------------------------------------------------------------
 
-  /** The cursor is the last page's key. */
-  async scanPages({ cursor, limit }: { cursor: string | null; limit: number }) {
-    const after = cursor === null ? [-1, -1, -1] : cursor.split('/').map(Number);
-    const pages = await this.#readPages(this.sql.scanPages, [...after, limit]);
-    const last = pages.at(-1);
-    const isEnd = last === undefined || pages.length < limit;
-    return { pages, cursor: isEnd ? null : `${last.topicId}/${last.partition}/${last.baseOffset}` };
-  }
-
   async importRows(rows: ImportedRows): Promise<void> {
     checkImportedRows(rows, this.bodyBytesMax);
     this.checkWriter();
@@ -452,22 +429,13 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
 
   #importCalls(rows: ImportedRows): [PgStatement, PgValue[]][] {
     const { sql } = this;
-    const calls: [PgStatement, PgValue[]][] = [];
-    if (rows.topics?.length) {
-      const values = topicColumns(rows.topics);
-      calls.push([sql.clearTopicNames, values.slice(0, 2)], [sql.importTopics, values]);
-    }
-    if (rows.deletedTopics?.length) calls.push([sql.importDeletedTopics, topicColumns(rows.deletedTopics)]);
+    const calls = sharedImportCalls(sql, rows);
     if (rows.heads?.length) calls.push([sql.importHeads, [...headColumns(rows.heads), this.#region]]);
     if (rows.objects?.length) {
       const { columns, bytes } = objectColumns(rows.objects);
       const marks = integerArray(rows.objects.map(({ markedAtMs }) => markedAtMs));
       calls.push([sql.deleteObjects, objectKeys(rows.objects.map(({ object }) => object))]);
       calls.push([sql.insertObjects, [...columns, marks, this.#region, bytes]]);
-    }
-    if (rows.lastIds) {
-      const ids = Object.entries(rows.lastIds);
-      calls.push([sql.raiseLastIds, [ids.map(([name]) => name), integerArray(ids.map(([, last]) => last))]]);
     }
     return calls;
   }
@@ -509,15 +477,11 @@ function outcomesOf(entries: readonly LogEntry[], rows: readonly PgRow[]): Appen
   });
 }
 
-function keyOf({ incarnation, number }: ObjectId): string {
-  return `${incarnation}/${number}`;
-}
-
 /** By object and shard: references of an epoch below this go. Several drops of one reference count together. */
 function dropBounds(drops: readonly ReferenceDrop[]): Map<string, number> {
   const bounds = new Map<string, number>();
   for (const { object, shard, belowEpoch } of drops) {
-    const key = `${keyOf(object)}/${shard}`;
+    const key = `${keyOfObject(object)}/${shard}`;
     const bound = belowEpoch ?? Number.POSITIVE_INFINITY;
     bounds.set(key, Math.max(bounds.get(key) ?? 0, bound));
   }

@@ -12,13 +12,15 @@ import type {
   CheckpointPointer,
   ClusterInfo,
   HeadOutcome,
+  ImportedRows,
   IndexPage,
   LastIds,
+  ListedObject,
   ShardHead,
   Topic,
 } from '../metadata-store.ts';
 import type { PgConnections } from './pg-connections.ts';
-import { agentOf, clusterOf, headOf, headOutcomeOf, topicOf } from './pg-rows.ts';
+import { agentOf, clusterOf, headOf, headOutcomeOf, topicColumns, topicOf } from './pg-rows.ts';
 import type { PgRow, PgStatement, PgValue } from './pg-session.ts';
 import type { sharedTexts } from './pg-statements.ts';
 import { escapeText, integerArray } from './pg-values.ts';
@@ -31,6 +33,15 @@ type OwnText =
   | 'movePointer'
   /** topic id, partition, base offset */
   | 'deletePages'
+  /** topic id, partition, base offset, limit */
+  | 'listPages'
+  /** the last page's topic id, partition and base offset, limit */
+  | 'scanPages'
+  /** incarnations, numbers */
+  | 'getObjects'
+  /** incarnation, number, limit */
+  | 'listObjects'
+  | 'listUnreferencedObjects'
   /** shard: a row if there is such a shard */
   | 'deleteOldCheckpoints'
   /** incarnations, numbers, time */
@@ -78,6 +89,9 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
     this.checkWriter();
     return this.connections.write(statement, values);
   }
+
+  protected abstract readPages(statement: PgStatement, values: readonly PgValue[]): Promise<IndexPage[]>;
+  protected abstract readObjects(statement: PgStatement, values: readonly PgValue[]): Promise<ListedObject[]>;
 
   // -- Cluster -----------------------------------------------------------------------------------------
 
@@ -190,6 +204,38 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
 
   async deletePages(of: PartitionId & { belowBaseOffset: number }): Promise<void> {
     await this.write(this.sql.deletePages, [of.topicId, of.partition, of.belowBaseOffset]);
+  }
+
+  listPages(of: PartitionId & { fromBaseOffset: number; limit: number }): Promise<IndexPage[]> {
+    const { topicId, partition, fromBaseOffset, limit } = of;
+    return this.readPages(this.sql.listPages, [topicId, partition, fromBaseOffset, limit]);
+  }
+
+  /** The cursor is the last page's key. */
+  async scanPages({ cursor, limit }: { cursor: string | null; limit: number }) {
+    const after = cursor === null ? [-1, -1, -1] : cursor.split('/').map(Number);
+    const pages = await this.readPages(this.sql.scanPages, [...after, limit]);
+    const last = pages.at(-1);
+    const isEnd = last === undefined || pages.length < limit;
+    return { pages, cursor: isEnd ? null : `${last.topicId}/${last.partition}/${last.baseOffset}` };
+  }
+
+  async getObjects(objects: readonly ObjectId[]): Promise<(ListedObject | null)[]> {
+    if (objects.length === 0) return [];
+    const asked = [...objects];
+    const found = await this.readObjects(this.sql.getObjects, objectKeys(asked));
+    const byKey = new Map(found.map((row) => [keyOfObject(row.object), row]));
+    return asked.map((object) => byKey.get(keyOfObject(object)) ?? null);
+  }
+
+  listObjects(page: {
+    after?: ObjectId;
+    limit: number;
+    unreferencedOnly?: boolean;
+  }): Promise<ListedObject[]> {
+    const list = page.unreferencedOnly ? this.sql.listUnreferencedObjects : this.sql.listObjects;
+    const { incarnation, number } = page.after ?? { incarnation: -1, number: -1 };
+    return this.readObjects(list, [incarnation, number, page.limit]);
   }
 
   async markObjects(objects: readonly ObjectId[], markedAtMs: number): Promise<void> {
@@ -305,6 +351,29 @@ export function rowOfShard(found: ReadonlyMap<number, PgRow>, shard: number): Pg
   const row = found.get(shard);
   if (!row) throw shardNotFound(shard);
   return row;
+}
+
+export function keyOfObject({ incarnation, number }: ObjectId): string {
+  return `${incarnation}/${number}`;
+}
+
+/** Topics and ids of another store as statements that put them here as they are. */
+export function sharedImportCalls(
+  sql: PgSharedStatements,
+  { topics, deletedTopics, lastIds }: ImportedRows,
+): [PgStatement, PgValue[]][] {
+  const calls: [PgStatement, PgValue[]][] = [];
+  if (topics?.length) {
+    const values = topicColumns(topics);
+    calls.push([sql.clearTopicNames, values.slice(0, 2)], [sql.importTopics, values]);
+  }
+  if (deletedTopics?.length) calls.push([sql.importDeletedTopics, topicColumns(deletedTopics)]);
+  if (lastIds) {
+    const ids = Object.entries(lastIds);
+    const lasts = integerArray(ids.map(([, last]) => last));
+    calls.push([sql.raiseLastIds, [ids.map(([name]) => name), lasts]]);
+  }
+  return calls;
 }
 
 export function objectKeys(objects: readonly ObjectId[]): PgValue[] {

@@ -7,7 +7,7 @@
  * Whatever a caller hands in is taken over before the first wait, so that it may change its bytes after the call.
  */
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import type { ObjectId, PartitionId } from '../../../src/core/ids.ts';
+import type { PartitionId } from '../../../src/core/ids.ts';
 import {
   checkBody,
   checkDrops,
@@ -42,7 +42,7 @@ import {
   shardNotFound,
 } from '../pg-wire/pg-metadata-store.ts';
 import { agentOf, clusterOf, headOf } from '../pg-wire/pg-rows.ts';
-import type { PgRow } from '../pg-wire/pg-session.ts';
+import type { PgRow, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
 import { integerArray } from '../pg-wire/pg-values.ts';
 import { importCalls } from './postgres-import.ts';
 import {
@@ -89,6 +89,20 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     const other = await this.getCluster();
     if (!other) throw unfinishedCopy(this.description);
     return other;
+  }
+
+  protected override async readPages(
+    statement: PgStatement,
+    values: readonly PgValue[],
+  ): Promise<IndexPage[]> {
+    return (await this.read(statement, values)).map(pageOf);
+  }
+
+  protected override async readObjects(
+    statement: PgStatement,
+    values: readonly PgValue[],
+  ): Promise<ListedObject[]> {
+    return (await this.read(statement, values)).map(objectOf);
   }
 
   // -- Log -----------------------------------------------------------------------------------------------
@@ -169,11 +183,6 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     return pages;
   }
 
-  async listPages(of: PartitionId & { fromBaseOffset: number; limit: number }): Promise<IndexPage[]> {
-    const { topicId, partition, fromBaseOffset, limit } = of;
-    return (await this.read(this.sql.listPages, [topicId, partition, fromBaseOffset, limit])).map(pageOf);
-  }
-
   async putCheckpoint(shard: number, pointer: CheckpointPointer, bytes: Uint8Array): Promise<void> {
     checkInteger(pointer.seq, 'seq');
     checkInteger(pointer.writer, 'writer');
@@ -194,27 +203,6 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
   }
 
   // -- Objects -------------------------------------------------------------------------------------------
-
-  async getObjects(objects: readonly ObjectId[]): Promise<(ListedObject | null)[]> {
-    if (objects.length === 0) return [];
-    const asked = [...objects];
-    const rows = await this.read(this.sql.getObjects, objectKeys(asked));
-    const byKey = new Map(rows.map((row) => [`${row.incarnation}/${row.number}`, row]));
-    return asked.map(({ incarnation, number }) => {
-      const row = byKey.get(`${incarnation}/${number}`);
-      return row ? objectOf(row) : null;
-    });
-  }
-
-  async listObjects(page: {
-    after?: ObjectId;
-    limit: number;
-    unreferencedOnly?: boolean;
-  }): Promise<ListedObject[]> {
-    const list = page.unreferencedOnly ? this.sql.listUnreferencedObjects : this.sql.listObjects;
-    const { incarnation, number } = page.after ?? { incarnation: -1, number: -1 };
-    return (await this.read(list, [incarnation, number, page.limit])).map(objectOf);
-  }
 
   async dropReferences(drops: readonly ReferenceDrop[]): Promise<void> {
     checkDrops(drops);
@@ -252,15 +240,6 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
   }
 
   // -- Moving --------------------------------------------------------------------------------------------
-
-  /** The cursor is the last page's key. */
-  async scanPages({ cursor, limit }: { cursor: string | null; limit: number }) {
-    const after = cursor === null ? [-1, -1, -1] : cursor.split('/').map(Number);
-    const pages = (await this.read(this.sql.scanPages, [...after, limit])).map(pageOf);
-    const last = pages.at(-1);
-    const isEnd = last === undefined || pages.length < limit;
-    return { pages, cursor: isEnd ? null : `${last.topicId}/${last.partition}/${last.baseOffset}` };
-  }
 
   async importRows(rows: ImportedRows): Promise<void> {
     checkImportedRows(rows, this.bodyBytesMax);
