@@ -59,8 +59,8 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
     {
       name: 'postgres, through faults',
       open: async () => openThroughFaults(postgresBackend, (await sharedPostgres()).storeUrl()),
-      raceRounds: 200,
-      topicCount: 500,
+      raceRounds: 100,
+      topicCount: 200,
     },
   ],
   cockroachdb: [
@@ -73,8 +73,8 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
     {
       name: 'cockroachdb, on PostgreSQL through faults',
       open: async () => openThroughFaults(cockroachBackend, (await onPostgres()).url),
-      raceRounds: 200,
-      topicCount: 500,
+      raceRounds: 100,
+      topicCount: 200,
     },
   ],
 };

@@ -15,10 +15,10 @@ import { StreamHouseError } from '../../../src/core/errors.ts';
 export const BODY_BYTES_MAX = 16 * 1024 * 1024;
 
 /**
- * CockroachDB's documentation asks for values below 1 MB; above, write amplification and memory suffer. Entries,
- * pages and checkpoints of a normal cluster are kilobytes.
+ * CockroachDB's documentation of BYTES asks for values under 1 MB: above, write amplification and memory suffer.
+ * Entries, pages and checkpoints of a normal cluster are kilobytes.
  */
-export const ROW_BYTES_MAX = 1024 * 1024;
+export const ROW_BYTES_MAX = 512 * 1024;
 
 /** Bytes of bodies in one statement: half of what the server takes in one message. */
 export const STATEMENT_BYTES_MAX = 8 * 1024 * 1024;

@@ -239,6 +239,6 @@ export function wrongServer(row: PgRow, { url, capabilities }: CockroachSettings
         (profile === 'cockroach' ? '; PostgreSQL has the scheme postgres:' : ''),
     );
   }
-  if (row.isolation === 'serializable') return null;
+  if (String(row.isolation).toLowerCase() === 'serializable') return null;
   return invalid(`${url.description}: transactions are ${row.isolation} and must be serializable`);
 }
