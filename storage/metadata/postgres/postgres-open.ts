@@ -93,9 +93,9 @@ export async function openPostgresStore(
   const connections = await connect(settings, role, options);
   try {
     const known = readSqlMigrations('postgres');
-    const target = migrationTarget(connections, settings, clock);
-    if (role === 'broker' && migrate) await applyMigrations(target, known);
-    else await checkSchema(connections, settings, known);
+    if (role === 'broker' && migrate)
+      await applyMigrations(migrationTarget(connections, settings, clock), known);
+    else await rightsMissing(checkSchema(connections, settings, known));
     return new PostgresMetadataStore(connections, { schema: settings.schema, role });
   } catch (error) {
     await connections.close();
@@ -250,17 +250,31 @@ function migrationTarget(
   return {
     description: connections.description,
     exclusively: (work) =>
-      connections.transaction(async (session) => {
-        await session.runText(`SET LOCAL statement_timeout = ${MIGRATION_MS}; SET LOCAL lock_timeout = ${MIGRATION_MS};
+      rightsMissing(
+        connections.transaction(async (session) => {
+          await session.runText(`SET LOCAL statement_timeout = ${MIGRATION_MS}; SET LOCAL lock_timeout = ${MIGRATION_MS};
           SET LOCAL idle_in_transaction_session_timeout = 0`);
-        await session.run(
-          {
-            name: 'lockMigrations',
-            text: 'SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked',
-          },
-          [`streamhouse migrations of ${schema}`],
-        );
-        return await work(sessionOf(session));
-      }, MIGRATION_MS),
+          await session.run(
+            {
+              name: 'lockMigrations',
+              text: 'SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) IS NULL AS locked',
+            },
+            [`streamhouse migrations of ${schema}`],
+          );
+          return await work(sessionOf(session));
+        }, MIGRATION_MS),
+      ),
   };
+}
+
+/** Rights that a call at opening lacks are a setting that is wrong; later somebody may be about to grant them again. */
+async function rightsMissing<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call;
+  } catch (error) {
+    if (error instanceof StreamHouseError && error.detail?.sqlState === '42501') {
+      throw new StreamHouseError('invalid-setting', error.message, error.detail, error);
+    }
+    throw error;
+  }
 }

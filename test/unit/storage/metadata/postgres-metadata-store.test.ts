@@ -390,6 +390,25 @@ describe('the schema of PostgreSQL', () => {
     await two.store.close();
   });
 
+  it('needs rights, and says which are missing', async () => {
+    const server = await sharedPostgres();
+    const client = await plainClient(server.url);
+    await client.query(`DROP ROLE IF EXISTS weak; CREATE ROLE weak LOGIN PASSWORD 'weak-secret'`);
+    const url = new URL(server.storeUrl());
+    url.username = 'weak';
+    url.password = 'weak-secret';
+    assert.match(await failsToOpen(url.href, 'invalid-setting'), /permission denied for database/);
+    // An operator made the schema: that is enough.
+    await client.query(`CREATE SCHEMA "${schemaOf(url.href)}" AUTHORIZATION weak`);
+    await (await openPostgresStore(url.href)).store.close();
+    await client.query(`ALTER SCHEMA "${schemaOf(url.href)}" OWNER TO postgres`);
+    const message = await failsToOpen(url.href, 'invalid-setting', { migrate: false });
+    assert.match(message, /permission denied for schema/);
+    assert(!message.includes('weak-secret'));
+    await client.query(`DROP SCHEMA "${schemaOf(url.href)}" CASCADE; DROP ROLE weak`);
+    await client.end();
+  });
+
   it('that is gone is told clearly, and ends nothing', async () => {
     const url = (await sharedPostgres()).storeUrl();
     const { store } = await openPostgresStore(url);
