@@ -218,7 +218,8 @@ function dialectFor(settings: CockroachSettings, role: MetadataRole): PgDialect 
       lock_timeout: url.lockMs,
       idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS,
       default_transaction_isolation: 'serializable',
-      default_transaction_read_only: role === 'reader' ? 'on' : 'off',
+      // A broker leaves it as it is: where an operator made the database read-only, it is to be refused.
+      ...(role === 'reader' && { default_transaction_read_only: 'on' }),
       bytea_output: 'hex',
     },
     checkStatement: {

@@ -20,8 +20,8 @@ export interface WantedRegions {
 /** A region's name as cloud providers make them: it stands in statements that take no parameters. */
 export const REGION_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
-/** Splits of one statement: each takes the server some tens of ms, and they follow one another. */
-const SPLITS_PER_STATEMENT = 16;
+/** Splits of one statement, which has a time limit: they follow one another, some tens of ms each or more. */
+const SPLITS_PER_STATEMENT = 8;
 
 /** The database's regions, the primary first; none in a database without regions. */
 export async function readRegions(

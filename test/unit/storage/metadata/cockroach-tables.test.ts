@@ -180,7 +180,7 @@ describe('regions', () => {
       `ALTER TABLE "sh".entries SPLIT AT VALUES ('', 1), ('', 2), ('', 3)`,
     ]);
     const regional = splitStatements({ name: 'sh', isRegional: true }, ['a', 'b'], 64);
-    assert.equal(regional.length, 2 * Math.ceil((63 * 2) / 16));
+    assert.equal(regional.length, 2 * Math.ceil((63 * 2) / 8));
     assert.match(regional[0], /^ALTER TABLE "sh"\.heads SPLIT AT VALUES \('a', 1\), \('a', 2\)/);
     assert.match(regional.at(-1)!, /^ALTER TABLE "sh"\.entries SPLIT AT VALUES .*\('b', 63\)$/);
     assert.deepEqual(splitStatements({ name: 'sh', isRegional: false }, [''], 1), []);
