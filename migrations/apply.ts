@@ -1,8 +1,8 @@
 /**
- * Schema migrations: numbered, forward only, each in a transaction of its own with a row that records number,
- * name, checksum and whether it is breaking. Owns: finding the files, the order, and what a mismatch means. Does not
- * own: how a backend locks, runs and records (each backend gives a MigrationTarget). Runs where a backend opens its
- * store.
+ * Schema migrations: numbered, forward only, each in a transaction of its own (or, where there is none for that, one
+ * step that may be repeated) with a row that records number, name, checksum and whether it is breaking. Owns: finding
+ * the files, the order, and what a mismatch means. Does not own: how a backend locks, runs and records (each backend
+ * gives a MigrationTarget). Runs where a backend opens its store.
  *
  * Safe when two start at once: what is applied is read again inside every exclusive transaction. A binary that
  * meets a breaking migration it does not know refuses ('schema-too-new'); one that meets another text under a
@@ -36,7 +36,7 @@ export interface Migration {
 /** As it was recorded; one recorded without saying so is breaking. */
 export type AppliedMigration = Pick<Migration, 'number' | 'name' | 'checksum' | 'breaking'>;
 
-/** One exclusive transaction. */
+/** What `MigrationTarget.exclusively` gives to its work. */
 export interface MigrationSession {
   /** By number; empty when nothing was ever applied. */
   applied(): Promise<AppliedMigration[]>;
@@ -47,7 +47,12 @@ export interface MigrationSession {
 export interface MigrationTarget {
   /** For errors; no secrets. */
   readonly description: string;
-  /** Runs `work` in one transaction that excludes every other migrating process; rolls back if it throws. */
+  /**
+   * Runs `work` so that rivals do no harm: in one transaction that excludes every other migrating process and rolls
+   * back if it throws. Where schema changes know no such transaction (CockroachDB), as it is: then a migration is one
+   * step that may be run again and by several at once, recorded put-if-absent after it was done, and what one call of
+   * `applyMigrations` returns as applied another may return too.
+   */
   exclusively<T>(work: (session: MigrationSession) => Promise<T>): Promise<T>;
 }
 

@@ -5,6 +5,7 @@
  *   sqlite:PATH            one storing thread writes
  *   memory:                for tests; hosted on the thread that opened it, gone with the process
  *   postgres://...         also postgresql://; one storing thread has all connections of a broker
+ *   cockroachdb://...      likewise
  */
 import { StreamHouseError } from '../../src/core/errors.ts';
 import type { MetadataBackend } from './metadata-backend.ts';
@@ -26,6 +27,10 @@ const BACKENDS = {
   postgres: {
     urlForm: 'postgres://USER:PASSWORD@HOST:PORT/DATABASE',
     load: async () => (await import('./postgres/postgres-backend.ts')).postgresBackend,
+  },
+  cockroachdb: {
+    urlForm: 'cockroachdb://USER:PASSWORD@HOST:PORT/DATABASE',
+    load: async () => (await import('./cockroach/cockroach-backend.ts')).cockroachBackend,
   },
   memory: {
     urlForm: 'memory:',

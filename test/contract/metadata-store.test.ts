@@ -1,16 +1,21 @@
 /**
  * Runs the metadata store's contract suite on every backend, straight, through a port, and behind the cache. PostgreSQL
  * behind a real PgBouncer is one more row when STREAMHOUSE_TEST_PGBOUNCER=1 is set, and then that must start.
+ * CockroachDB's code runs on PostgreSQL, in SERIALIZABLE; with COCKROACH_URL=cockroachdb://... on that cluster.
  */
+import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { describe, it } from 'node:test';
 import { systemClock } from '../../src/core/clock.ts';
-import { systemRandom } from '../../src/core/random.ts';
+import { seededRandom, systemRandom } from '../../src/core/random.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
+import { cockroachBackend } from '../../storage/metadata/cockroach/cockroach-backend.ts';
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
+import type { MetadataBackend } from '../../storage/metadata/metadata-backend.ts';
 import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts';
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { attachMetadata, openMetadata } from '../../storage/metadata/open-metadata-store.ts';
@@ -18,7 +23,11 @@ import { postgresBackend } from '../../storage/metadata/postgres/postgres-backen
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
 import { StoreCounters } from '../../storage/metadata/store-counters.ts';
+import { cockroachCluster, cockroachStoreUrl, onPostgres } from '../support/cockroach-store.ts';
+import { startPostgresWireProxy } from '../support/postgres-wire-proxy.ts';
+import { SettlingMetadataStore } from '../support/settling-metadata-store.ts';
 import { sharedPgbouncer, sharedPostgres } from '../support/shared-postgres.ts';
+import { steadyFaults } from '../support/wire-faults.ts';
 import { metadataStoreContract } from './metadata-store.ts';
 import { type OpenedForContract, SHARD_COUNT } from './metadata-store-rig.ts';
 
@@ -47,6 +56,26 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
   postgres: [
     { name: 'postgres', open: openPostgresHere, raceRounds: 200, topicCount: 500 },
     { name: 'postgres, on its thread', open: openPostgresByUrl, raceRounds: 200, topicCount: 500 },
+    {
+      name: 'postgres, through faults',
+      open: async () => openThroughFaults(postgresBackend, (await sharedPostgres()).storeUrl()),
+      raceRounds: 100,
+      topicCount: 200,
+    },
+  ],
+  cockroachdb: [
+    {
+      name: cockroachCluster() === null ? 'cockroachdb, on PostgreSQL' : 'cockroachdb',
+      open: openCockroachHere,
+      raceRounds: 200,
+      topicCount: 500,
+    },
+    {
+      name: 'cockroachdb, on PostgreSQL through faults',
+      open: async () => openThroughFaults(cockroachBackend, (await onPostgres()).url),
+      raceRounds: 100,
+      topicCount: 200,
+    },
   ],
 };
 
@@ -113,14 +142,7 @@ async function openPostgres(
 ): Promise<OpenedForContract> {
   let url = (await sharedPostgres()).storeUrl(settings);
   if (bouncer) url = url.replace(/:\d+\//, `:${(await bouncer()).port}/`);
-  const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
-  const { store } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: true });
-  const { store: rival } = await postgresBackend.open(url, { ...parts, role: 'broker', migrate: false });
-  const close = async () => {
-    await store.close();
-    await rival.close();
-  };
-  return { store, rival, close };
+  return await openTwo(postgresBackend, url);
 }
 
 async function openPostgresByUrl(): Promise<OpenedForContract> {
@@ -129,6 +151,59 @@ async function openPostgresByUrl(): Promise<OpenedForContract> {
   const rival = attachMetadata(opened.threadHandle().handle);
   return { store: opened.store, rival, close: () => opened.close() };
 }
+
+/** On PostgreSQL, or on the cluster of COCKROACH_URL. */
+async function openCockroachHere(): Promise<OpenedForContract> {
+  const { url, drop } = await cockroachStoreUrl();
+  const opened = await openTwo(cockroachBackend, url);
+  const close = async () => {
+    await opened.close();
+    await drop();
+  };
+  return { ...opened, close };
+}
+
+/** Two stores, each with connections of its own, as two brokers have. */
+async function openTwo(backend: MetadataBackend, url: string): Promise<OpenedForContract> {
+  const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
+  const { store } = await backend.open(url, { ...parts, role: 'broker', migrate: true });
+  const { store: rival } = await backend.open(url, { ...parts, role: 'broker', migrate: false });
+  const close = async () => {
+    await store.close();
+    await rival.close();
+  };
+  return { store, rival, close };
+}
+
+/** Of statements: three in a hundred collide, three more leave their outcome open. */
+const FAULT_RATES = { collided: 0.03, denied: 0.01, lostBefore: 0.01, lostAfter: 0.01 };
+const injected = { refuse: 0, deny: 0, 'cut-before': 0, 'cut-after': 0, delay: 0 };
+let faultySeed = 0;
+
+/** Behind a proxy that injects faults at a steady rate, and callers that do about them what is to be done. */
+async function openThroughFaults(backend: MetadataBackend, direct: string): Promise<OpenedForContract> {
+  const target = new URL(direct);
+  const proxy = await startPostgresWireProxy({ host: target.hostname, port: Number(target.port) });
+  const url = direct.replace(`:${target.port}/`, `:${proxy.port}/`);
+  const opened = await openTwo(backend, url);
+  proxy.setPlan(steadyFaults(seededRandom(++faultySeed), FAULT_RATES));
+  const close = async () => {
+    proxy.setPlan(null);
+    await opened.close();
+    await proxy.close();
+    for (const [kind, count] of Object.entries(proxy.injected)) injected[kind as 'deny'] += count;
+  };
+  const settle = (store: MetadataStore) => new SettlingMetadataStore(store, systemClock, systemRandom);
+  return { store: settle(opened.store), rival: settle(opened.rival), close };
+}
+
+describe('the faults on the wire', () => {
+  it('were injected, each kind often', () => {
+    for (const kind of ['refuse', 'deny', 'cut-before', 'cut-after'] as const) {
+      assert(injected[kind] >= 40, `${injected[kind]} of '${kind}'`);
+    }
+  });
+});
 
 function decorated(opened: OpenedForContract): OpenedForContract {
   const ignore = () => undefined;

@@ -33,6 +33,8 @@ export interface PgDialect {
   /** Settings of the session, sent with the connection's start; null where they cannot be. */
   sessionSettings: Readonly<Record<string, string | number>> | null;
   begin: string;
+  /** Tries of a call that collides with others every time. */
+  triesMax: number;
   /** Whether statements are prepared by name. */
   named: boolean;
 }
@@ -54,8 +56,7 @@ const IDLE_MS_MAX = 60_000;
 /** Finds a peer that is gone without a word; between calls nothing else would. */
 const KEEP_ALIVE_MS = 10_000;
 
-/** Tries of a call that collides with others every time; with the waits between them some 2 s. */
-const TRIES_MAX = 10;
+/** Between two tries of a call that collided; doubled from the first to the last, with jitter. */
 const BACKOFF_MS_FIRST = 5;
 const BACKOFF_MS_MAX = 500;
 
@@ -174,7 +175,8 @@ export class PgConnections {
         if (!(error instanceof PgFailed)) throw error;
         const meaning = this.#parts.dialect.meaning(error.failure);
         if (meaning === 'bug') throw error.failure.cause;
-        if (meaning !== 'retry' || attempt === TRIES_MAX) throw this.#meant(meaning, error.failure);
+        if (meaning !== 'retry' || attempt >= this.#parts.dialect.triesMax)
+          throw this.#meant(meaning, error.failure);
       }
       this.#parts.counters.add('conflictRetries');
       const limit = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_FIRST * 2 ** (attempt - 1));

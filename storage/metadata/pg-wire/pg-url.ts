@@ -73,8 +73,11 @@ const COMMON = [
   'application_name',
 ];
 
-/** 'invalid-setting' with one line that holds no secret. `own`: the names of the backend's own settings. */
-export function readPgUrl(url: string, own: readonly string[]): PgUrl {
+/**
+ * 'invalid-setting' with one line that holds no secret. `own`: the names of the backend's own settings. `portOfNone`:
+ * what is said of a URL without a port.
+ */
+export function readPgUrl(url: string, own: readonly string[], portOfNone = 5432): PgUrl {
   const parsed = parseUrl(url);
   const given = new Map<string, string>();
   for (const [name, value] of parsed.searchParams) {
@@ -87,7 +90,7 @@ export function readPgUrl(url: string, own: readonly string[]): PgUrl {
     given.set(name, value);
   }
   const server = readServer(parsed, given);
-  const { host = 'localhost', port = 5432, database = '' } = server;
+  const { host = 'localhost', port = portOfNone, database = '' } = server;
   const place = host.startsWith('/') || !host.includes(':') ? host : `[${host}]`;
   return {
     description: `${parsed.protocol}//${place}:${port}/${database}`,

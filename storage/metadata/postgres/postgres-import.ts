@@ -3,25 +3,15 @@
  * own: the transaction around them (postgres-metadata-store). Pure.
  */
 import type { ImportedRows } from '../metadata-store.ts';
+import { sharedImportCalls } from '../pg-wire/pg-metadata-store.ts';
+import { headColumns } from '../pg-wire/pg-rows.ts';
 import type { PgStatement, PgValue } from '../pg-wire/pg-session.ts';
 import { integerArray } from '../pg-wire/pg-values.ts';
-import {
-  entryColumns,
-  headColumns,
-  objectColumns,
-  objectsInOrder,
-  partsOf,
-  topicColumns,
-} from './postgres-rows.ts';
+import { entryColumns, objectColumns, objectsInOrder, partsOf } from './postgres-rows.ts';
 import type { PostgresStatements } from './postgres-statements.ts';
 
 export function importCalls(sql: PostgresStatements, rows: ImportedRows): [PgStatement, PgValue[]][] {
-  const calls: [PgStatement, PgValue[]][] = [];
-  if (rows.topics?.length) {
-    const values = topicColumns(rows.topics);
-    calls.push([sql.clearTopicNames, values.slice(0, 2)], [sql.importTopics, values]);
-  }
-  if (rows.deletedTopics?.length) calls.push([sql.importDeletedTopics, topicColumns(rows.deletedTopics)]);
+  const calls = sharedImportCalls(sql, rows);
   if (rows.heads?.length) calls.push([sql.importHeads, headColumns(rows.heads)]);
   for (const part of partsOf(rows.entries ?? [], ({ body }) => body.length)) {
     if (part.length > 0) calls.push([sql.importEntries, entryColumns(part)]);
@@ -30,11 +20,6 @@ export function importCalls(sql: PostgresStatements, rows: ImportedRows): [PgSta
     const sorted = objectsInOrder(rows.objects);
     const marks = integerArray(sorted.map(({ markedAtMs }) => markedAtMs));
     calls.push([sql.importObjects, [...objectColumns(sorted), marks]]);
-  }
-  if (rows.lastIds) {
-    const ids = Object.entries(rows.lastIds);
-    const lasts = integerArray(ids.map(([, last]) => last));
-    calls.push([sql.raiseLastIds, [ids.map(([name]) => name), lasts]]);
   }
   return calls;
 }

@@ -1,25 +1,22 @@
 /**
- * The metadata store on PostgreSQL. Owns: the contract's meaning; almost every call is one statement that commits by
+ * The metadata store on PostgreSQL. Owns: the contract's meaning where it is this database's own; almost every call is one statement that commits by
  * itself, so that it takes one round trip and nothing is held between two. Does not own: the SQL
  * (postgres-statements), rows (postgres-rows), connections, retries and phases (pg-wire), opening (postgres-open).
  * Runs on the storing thread; calls run side by side.
  *
  * Whatever a caller hands in is taken over before the first wait, so that it may change its bytes after the call.
  */
-import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import type { ObjectId, PartitionId } from '../../../src/core/ids.ts';
+import type { PartitionId } from '../../../src/core/ids.ts';
 import {
   checkBody,
   checkDrops,
   checkEntries,
-  checkImportedCluster,
   checkImportedRows,
   checkInteger,
   checkObjectRows,
   checkPages,
-  checkPartitionCount,
-  noCluster,
+  unfinishedCopy,
 } from '../check-input.ts';
 import type {
   Agent,
@@ -29,33 +26,33 @@ import type {
   HeadOutcome,
   ImportedRows,
   IndexPage,
-  LastIds,
   ListedObject,
   LogEntry,
   MetadataStore,
   NewCluster,
   ObjectRow,
   ReferenceDrop,
-  ShardHead,
-  Topic,
 } from '../metadata-store.ts';
 import type { PgConnections } from '../pg-wire/pg-connections.ts';
+import {
+  newestPages,
+  objectKeys,
+  PgMetadataStore,
+  rowOfShard,
+  shardNotFound,
+} from '../pg-wire/pg-metadata-store.ts';
+import { agentOf, clusterOf, headOf } from '../pg-wire/pg-rows.ts';
 import type { PgRow, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
-import { escapeText, integerArray } from '../pg-wire/pg-values.ts';
+import { integerArray } from '../pg-wire/pg-values.ts';
 import { importCalls } from './postgres-import.ts';
 import {
-  agentOf,
-  clusterOf,
   entryColumns,
   entryOf,
-  headOf,
-  headOutcomeOf,
   objectColumns,
   objectOf,
   pageColumns,
   pageOf,
   partsOf,
-  topicOf,
 } from './postgres-rows.ts';
 import { type PostgresStatements, postgresStatements } from './postgres-statements.ts';
 
@@ -65,47 +62,17 @@ const BODY_BYTES_MAX = 16 * 1024 * 1024;
 /** Entries that one statement looks at: their lengths are added up there before any is sent. */
 const ENTRIES_READ_MAX = 1000;
 
-/** Tries of a change that others of the same topic get ahead of. */
-const ALTER_TRIES_MAX = 20;
-
 export interface PostgresStoreSettings {
   schema: string;
   role: 'broker' | 'reader';
 }
 
-export class PostgresMetadataStore implements MetadataStore {
-  readonly description: string;
+export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> implements MetadataStore {
   readonly bodyBytesMax = BODY_BYTES_MAX;
-  readonly #connections: PgConnections;
-  readonly #role: 'broker' | 'reader';
-  readonly #sql: PostgresStatements;
-  #isClosed = false;
 
   /** Takes the connections over: `close` closes them. */
   constructor(connections: PgConnections, { schema, role }: PostgresStoreSettings) {
-    this.#connections = connections;
-    this.#role = role;
-    this.#sql = postgresStatements(schema);
-    this.description = connections.description;
-  }
-
-  #checkOpen(): void {
-    if (this.#isClosed) throw new StreamHouseError('store-unavailable', `${this.description} is closed`);
-  }
-
-  #checkWriter(): void {
-    this.#checkOpen();
-    assert(this.#role === 'broker', 'a store opened by a reader was asked to write');
-  }
-
-  #read(statement: PgStatement, values: readonly PgValue[] = []): Promise<PgRow[]> {
-    this.#checkOpen();
-    return this.#connections.read(statement, values);
-  }
-
-  #write(statement: PgStatement, values: readonly PgValue[] = []): Promise<PgRow[]> {
-    this.#checkWriter();
-    return this.#connections.write(statement, values);
+    super(connections, postgresStatements(schema), role);
   }
 
   // -- Cluster -----------------------------------------------------------------------------------------
@@ -116,97 +83,26 @@ export class PostgresMetadataStore implements MetadataStore {
     const present = await this.getCluster();
     if (present) return present;
     const values = [clusterId, storeIncarnation, shardCount, createdAtMs];
-    const [created] = await this.#write(this.#sql.createCluster, values);
+    const [created] = await this.write(this.sql.createCluster, values);
     if (created) return clusterOf(created);
     // Somebody else was first, and has committed: the statement waited for that.
     const other = await this.getCluster();
-    assert(other, 'a cluster was there and is gone');
+    if (!other) throw unfinishedCopy(this.description);
     return other;
   }
 
-  async getCluster(): Promise<ClusterInfo | null> {
-    const [row] = await this.#read(this.#sql.getCluster);
-    return row ? clusterOf(row) : null;
+  protected override async readPages(
+    statement: PgStatement,
+    values: readonly PgValue[],
+  ): Promise<IndexPage[]> {
+    return (await this.read(statement, values)).map(pageOf);
   }
 
-  // -- Catalogue ---------------------------------------------------------------------------------------
-
-  async createTopic(topic: Omit<Topic, 'topicId' | 'version'>): Promise<Topic> {
-    const { name, partitionCount, configs, createdAtMs } = topic;
-    checkPartitionCount(partitionCount);
-    const values = [escapeText(name), partitionCount, JSON.stringify(configs), createdAtMs];
-    const [row] = await this.#write(this.#sql.createTopic, values);
-    if (!row) throw new StreamHouseError('topic-exists', `topic '${name}' exists already`);
-    return topicOf(row);
-  }
-
-  async getTopic(name: string): Promise<Topic | null> {
-    const [row] = await this.#read(this.#sql.getTopic, [escapeText(name)]);
-    return row ? topicOf(row) : null;
-  }
-
-  async getTopicsById(topicIds: readonly number[]): Promise<(Topic | null)[]> {
-    const asked = [...topicIds];
-    const rows = await this.#read(this.#sql.getTopicsById, [integerArray(asked)]);
-    const byId = new Map(rows.map((row) => [row.topicId, row]));
-    return asked.map((topicId) => {
-      const row = byId.get(topicId);
-      return row ? topicOf(row) : null;
-    });
-  }
-
-  async listTopics({ after, limit }: { after?: string; limit: number }): Promise<Topic[]> {
-    const rows =
-      after === undefined
-        ? await this.#read(this.#sql.listAllTopics, [limit])
-        : await this.#read(this.#sql.listTopics, [escapeText(after), limit]);
-    return rows.map(topicOf);
-  }
-
-  async growTopic(name: string, partitionCount: number): Promise<Topic> {
-    checkPartitionCount(partitionCount);
-    const [row] = await this.#write(this.#sql.growTopic, [escapeText(name), partitionCount]);
-    if (!row) throw topicNotFound(name);
-    const topic = topicOf(row);
-    if (row.changed) return { ...topic, partitionCount, version: topic.version + 1 };
-    throw new StreamHouseError(
-      'invalid-partition-count',
-      `topic '${name}' has ${topic.partitionCount} partitions already; it can only grow`,
-    );
-  }
-
-  /** Reads, and writes on condition that nobody did in between. */
-  async alterTopic(name: string, changes: Record<string, string | null>): Promise<Topic> {
-    this.#checkWriter();
-    const asked = Object.entries(changes);
-    for (let attempt = 0; attempt < ALTER_TRIES_MAX; attempt++) {
-      const topic = await this.getTopic(name);
-      if (!topic) throw topicNotFound(name);
-      const configs = new Map(Object.entries(topic.configs));
-      for (const [key, value] of asked) {
-        if (value === null) configs.delete(key);
-        else configs.set(key, value);
-      }
-      const text = JSON.stringify(Object.fromEntries(configs));
-      const [row] = await this.#write(this.#sql.changeConfigs, [topic.topicId, topic.version, text]);
-      if (row) return topicOf(row);
-    }
-    throw new StreamHouseError('store-unavailable', `topic '${name}' is changed by too many at once`);
-  }
-
-  async deleteTopic(name: string): Promise<Topic> {
-    const [row] = await this.#write(this.#sql.deleteTopic, [escapeText(name)]);
-    if (!row) throw topicNotFound(name);
-    return topicOf(row);
-  }
-
-  async listDeletedTopics(page: { afterTopicId: number; limit: number }): Promise<Topic[]> {
-    const rows = await this.#read(this.#sql.listDeletedTopics, [page.afterTopicId, page.limit]);
-    return rows.map(topicOf);
-  }
-
-  async forgetDeletedTopic(topicId: number): Promise<void> {
-    await this.#write(this.#sql.forgetDeletedTopic, [topicId]);
+  protected override async readObjects(
+    statement: PgStatement,
+    values: readonly PgValue[],
+  ): Promise<ListedObject[]> {
+    return (await this.read(statement, values)).map(objectOf);
   }
 
   // -- Log -----------------------------------------------------------------------------------------------
@@ -214,7 +110,7 @@ export class PostgresMetadataStore implements MetadataStore {
   async appendEntries(entries: readonly LogEntry[], objects: readonly ObjectRow[]): Promise<AppendOutcome[]> {
     checkEntries(entries, this.bodyBytesMax);
     checkObjectRows(objects);
-    this.#checkWriter();
+    this.checkWriter();
     if (entries.length === 0 && objects.length === 0) return [];
     const shards = entries.map(({ shard }) => shard);
     const parts = partsOf(entries, ({ body }) => body.length);
@@ -223,7 +119,7 @@ export class PostgresMetadataStore implements MetadataStore {
     if (calls.length > 1) await this.#checkShards(shards);
     const found = new Map<number, PgRow>();
     for (const values of calls) {
-      for (const row of await this.#connections.commit(this.#sql.appendEntries, values)) {
+      for (const row of await this.connections.commit(this.sql.appendEntries, values)) {
         found.set(row.shard as number, row);
       }
     }
@@ -234,7 +130,7 @@ export class PostgresMetadataStore implements MetadataStore {
   }
 
   async #checkShards(shards: readonly number[]): Promise<void> {
-    const [{ count }] = await this.#read(this.#sql.countHeads, [integerArray(shards)]);
+    const [{ count }] = await this.read(this.sql.countHeads, [integerArray(shards)]);
     if (count === shards.length) return;
     throw new StreamHouseError('shard-not-found', `of shards ${shards} there are only ${count}`);
   }
@@ -245,7 +141,7 @@ export class PostgresMetadataStore implements MetadataStore {
     for (;;) {
       const after = entries.at(-1)?.seq ?? afterSeq;
       const values = [shard, after, ENTRIES_READ_MAX, Math.max(bytesLeft, 0), entries.length === 0];
-      const rows = await this.#read(this.#sql.readEntries, values);
+      const rows = await this.read(this.sql.readEntries, values);
       if (rows.length === 0) throw shardNotFound(shard);
       const some = rows.filter(({ seq }) => seq !== null).map(entryOf);
       for (const entry of some) bytesLeft -= entry.body.length;
@@ -254,15 +150,9 @@ export class PostgresMetadataStore implements MetadataStore {
     }
   }
 
-  async readHead(shard: number): Promise<ShardHead> {
-    const [row] = await this.#read(this.#sql.readHead, [shard]);
-    if (!row) throw shardNotFound(shard);
-    return headOf(row);
-  }
-
   async trim(shard: number, throughSeq: number): Promise<void> {
     checkInteger(throughSeq, 'throughSeq');
-    const [row] = await this.#write(this.#sql.trim, [shard, throughSeq]);
+    const [row] = await this.write(this.sql.trim, [shard, throughSeq]);
     if (!row) throw shardNotFound(shard);
     const pointerSeq = headOf(row).checkpoint?.seq ?? 0;
     if (throughSeq <= pointerSeq) return;
@@ -278,13 +168,13 @@ export class PostgresMetadataStore implements MetadataStore {
     checkPages(pages, this.bodyBytesMax);
     if (pages.length === 0) return;
     const calls = partsOf(newestPages(pages), ({ bytes }) => bytes.length).map(pageColumns);
-    for (const values of calls) await this.#write(this.#sql.putPages, values);
+    for (const values of calls) await this.write(this.sql.putPages, values);
   }
 
   async findPages(requests: readonly (PartitionId & { offset: number })[]): Promise<(IndexPage | null)[]> {
     if (requests.length === 0) return [];
     const pages = new Array<IndexPage | null>(requests.length).fill(null);
-    const rows = await this.#read(this.#sql.findPages, [
+    const rows = await this.read(this.sql.findPages, [
       integerArray(requests.map(({ topicId }) => topicId)),
       integerArray(requests.map(({ partition }) => partition)),
       integerArray(requests.map(({ offset }) => offset)),
@@ -293,26 +183,17 @@ export class PostgresMetadataStore implements MetadataStore {
     return pages;
   }
 
-  async listPages(of: PartitionId & { fromBaseOffset: number; limit: number }): Promise<IndexPage[]> {
-    const { topicId, partition, fromBaseOffset, limit } = of;
-    return (await this.#read(this.#sql.listPages, [topicId, partition, fromBaseOffset, limit])).map(pageOf);
-  }
-
-  async deletePages(of: PartitionId & { belowBaseOffset: number }): Promise<void> {
-    await this.#write(this.#sql.deletePages, [of.topicId, of.partition, of.belowBaseOffset]);
-  }
-
   async putCheckpoint(shard: number, pointer: CheckpointPointer, bytes: Uint8Array): Promise<void> {
     checkInteger(pointer.seq, 'seq');
     checkInteger(pointer.writer, 'writer');
     checkBody(bytes, this.bodyBytesMax, 'a checkpoint');
     const values = [shard, pointer.seq, pointer.writer, Buffer.from(bytes)];
-    const [row] = await this.#write(this.#sql.putCheckpoint, values);
+    const [row] = await this.write(this.sql.putCheckpoint, values);
     if (!row) throw shardNotFound(shard);
   }
 
   async getCheckpoint(shard: number, pointer: CheckpointPointer): Promise<Uint8Array> {
-    const [row] = await this.#read(this.#sql.getCheckpoint, [shard, pointer.seq, pointer.writer]);
+    const [row] = await this.read(this.sql.getCheckpoint, [shard, pointer.seq, pointer.writer]);
     if (!row) throw shardNotFound(shard);
     if (row.bytes !== null) return row.bytes as Uint8Array;
     throw new StreamHouseError(
@@ -321,62 +202,16 @@ export class PostgresMetadataStore implements MetadataStore {
     );
   }
 
-  async movePointer(shard: number, epoch: number, pointer: CheckpointPointer): Promise<HeadOutcome> {
-    const { seq, writer } = pointer;
-    checkInteger(seq, 'seq', 1);
-    checkInteger(writer, 'writer');
-    const [row] = await this.#write(this.#sql.movePointer, [shard, epoch, seq, writer]);
-    if (!row) throw shardNotFound(shard);
-    return headOutcomeOf(row, (head) => ({ ...head, checkpoint: { seq, writer } }));
-  }
-
-  async deleteOldCheckpoints(shard: number): Promise<void> {
-    const [row] = await this.#write(this.#sql.deleteOldCheckpoints, [shard]);
-    if (!row) throw shardNotFound(shard);
-  }
-
   // -- Objects -------------------------------------------------------------------------------------------
-
-  async getObjects(objects: readonly ObjectId[]): Promise<(ListedObject | null)[]> {
-    if (objects.length === 0) return [];
-    const asked = [...objects];
-    const rows = await this.#read(this.#sql.getObjects, objectKeys(asked));
-    const byKey = new Map(rows.map((row) => [`${row.incarnation}/${row.number}`, row]));
-    return asked.map(({ incarnation, number }) => {
-      const row = byKey.get(`${incarnation}/${number}`);
-      return row ? objectOf(row) : null;
-    });
-  }
-
-  async listObjects(page: {
-    after?: ObjectId;
-    limit: number;
-    unreferencedOnly?: boolean;
-  }): Promise<ListedObject[]> {
-    const list = page.unreferencedOnly ? this.#sql.listUnreferencedObjects : this.#sql.listObjects;
-    const { incarnation, number } = page.after ?? { incarnation: -1, number: -1 };
-    return (await this.#read(list, [incarnation, number, page.limit])).map(objectOf);
-  }
 
   async dropReferences(drops: readonly ReferenceDrop[]): Promise<void> {
     checkDrops(drops);
     if (drops.length === 0) return;
-    await this.#write(this.#sql.dropReferences, [
+    await this.write(this.sql.dropReferences, [
       ...objectKeys(drops.map(({ object }) => object)),
       integerArray(drops.map(({ shard }) => shard)),
       integerArray(drops.map(({ belowEpoch }) => belowEpoch)),
     ]);
-  }
-
-  async markObjects(objects: readonly ObjectId[], markedAtMs: number): Promise<void> {
-    checkInteger(markedAtMs, 'markedAtMs');
-    if (objects.length === 0) return;
-    await this.#write(this.#sql.markObjects, [...objectKeys(objects), markedAtMs]);
-  }
-
-  async forgetObjects(objects: readonly ObjectId[]): Promise<void> {
-    if (objects.length === 0) return;
-    await this.#write(this.#sql.forgetObjects, objectKeys(objects));
   }
 
   // -- Agents and leases ---------------------------------------------------------------------------------
@@ -384,28 +219,8 @@ export class PostgresMetadataStore implements MetadataStore {
   async registerAgent(agent: Omit<Agent, 'incarnation' | 'heartbeatCount'>): Promise<Agent> {
     const { agentId, address, zone, group, version, registeredAtMs } = agent;
     const values = [agentId, address, zone, group, version, registeredAtMs];
-    const [row] = await this.#write(this.#sql.registerAgent, values);
+    const [row] = await this.write(this.sql.registerAgent, values);
     return agentOf(row);
-  }
-
-  async heartbeat(agentId: string, incarnation: number): Promise<number> {
-    const [row] = await this.#write(this.#sql.heartbeat, [agentId, incarnation]);
-    if (row) return row.count as number;
-    throw new StreamHouseError('agent-not-found', `agent '${agentId}' is not registered as ${incarnation}`);
-  }
-
-  async getAgent(agentId: string): Promise<Agent | null> {
-    const [row] = await this.#read(this.#sql.getAgent, [agentId]);
-    return row ? agentOf(row) : null;
-  }
-
-  async listAgents(filter: { group?: string; zone?: string } = {}): Promise<Agent[]> {
-    const { group = null, zone = null } = filter;
-    return (await this.#read(this.#sql.listAgents, [group, zone])).map(agentOf);
-  }
-
-  async deregisterAgent(agentId: string, incarnation: number): Promise<void> {
-    await this.#write(this.#sql.deregisterAgent, [agentId, incarnation]);
   }
 
   async acquireLeases(
@@ -416,135 +231,22 @@ export class PostgresMetadataStore implements MetadataStore {
     const shards = integerArray(seen.map(({ shard }) => shard));
     const holders = integerArray(seen.map(({ holder }) => holder));
     const epochs = integerArray(seen.map(({ epoch }) => epoch));
-    return await this.#changeLeases(
-      this.#sql.acquireLeases,
+    return await this.changeLeases(
+      this.sql.acquireLeases,
       [shards, holders, epochs, incarnation],
       seen.map(({ shard }) => shard),
       (head) => ({ ...head, holder: incarnation, epoch: head.epoch + 1 }),
     );
   }
 
-  async releaseLeases(
-    incarnation: number,
-    leases: readonly { shard: number; epoch: number }[],
-  ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
-    const shards = integerArray(leases.map(({ shard }) => shard));
-    const epochs = integerArray(leases.map(({ epoch }) => epoch));
-    return await this.#changeLeases(
-      this.#sql.releaseLeases,
-      [shards, epochs, incarnation],
-      leases.map(({ shard }) => shard),
-      (head) => ({ ...head, holder: 0 }),
-    );
-  }
-
-  async #changeLeases(
-    statement: PgStatement,
-    values: readonly PgValue[],
-    shards: readonly number[],
-    changed: (head: ShardHead) => ShardHead,
-  ): Promise<HeadOutcome[]> {
-    this.#checkWriter();
-    assert(new Set(shards).size === shards.length, `a shard twice in one call: ${shards}`);
-    if (shards.length === 0) return [];
-    const rows = await this.#write(statement, values);
-    const found = new Map(rows.map((row) => [row.shard as number, row]));
-    return shards.map((shard) => headOutcomeOf(rowOfShard(found, shard), changed));
-  }
-
-  async listLeases(): Promise<ShardHead[]> {
-    return (await this.#read(this.#sql.listHeads)).map(headOf);
-  }
-
-  // -- Ids -----------------------------------------------------------------------------------------------
-
-  async allocateProducerIds(count: number): Promise<number> {
-    checkInteger(count, 'count', 1);
-    const [row] = await this.#write(this.#sql.allocateProducerIds, [count]);
-    return (row.last as number) - count + 1;
-  }
-
   // -- Moving --------------------------------------------------------------------------------------------
-
-  async getLastIds(): Promise<LastIds> {
-    const rows = await this.#read(this.#sql.getLastIds);
-    return Object.fromEntries(rows.map(({ name, last }) => [name, last])) as unknown as LastIds;
-  }
-
-  /** The cursor is the last page's key. */
-  async scanPages({ cursor, limit }: { cursor: string | null; limit: number }) {
-    const after = cursor === null ? [-1, -1, -1] : cursor.split('/').map(Number);
-    const pages = (await this.#read(this.#sql.scanPages, [...after, limit])).map(pageOf);
-    const last = pages.at(-1);
-    const isEnd = last === undefined || pages.length < limit;
-    return { pages, cursor: isEnd ? null : `${last.topicId}/${last.partition}/${last.baseOffset}` };
-  }
 
   async importRows(rows: ImportedRows): Promise<void> {
     checkImportedRows(rows, this.bodyBytesMax);
-    this.#checkWriter();
-    const calls = importCalls(this.#sql, rows);
-    await this.#connections.transaction(async (session) => {
+    this.checkWriter();
+    const calls = importCalls(this.sql, rows);
+    await this.connections.transaction(async (session) => {
       for (const [statement, values] of calls) await session.run(statement, values);
     });
   }
-
-  async importCluster(cluster: ClusterInfo): Promise<void> {
-    const { clusterId, storeIncarnation, shardCount, createdAtMs, generation, copiedFrom, movedTo } = cluster;
-    const values = [clusterId, storeIncarnation, shardCount, createdAtMs, generation, copiedFrom, movedTo];
-    const [row] = await this.#write(this.#sql.importCluster, values);
-    if (row) return;
-    const heads = new Set((await this.listLeases()).map(({ shard }) => shard));
-    checkImportedCluster(cluster, await this.getCluster(), (shard) => heads.has(shard));
-    throw new StreamHouseError('store-unavailable', `${this.description} was changed while it was copied to`);
-  }
-
-  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
-    const [row] = await this.#write(this.#sql.setMovedTo, [storeIncarnation]);
-    if (!row) throw noCluster(this.description);
-    return clusterOf(row);
-  }
-
-  async close(): Promise<void> {
-    this.#isClosed = true;
-    await this.#connections.close();
-  }
-}
-
-function topicNotFound(name: string): StreamHouseError {
-  return new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
-}
-
-function shardNotFound(shard: number): StreamHouseError {
-  return new StreamHouseError('shard-not-found', `there is no shard ${shard}`);
-}
-
-function rowOfShard(found: ReadonlyMap<number, PgRow>, shard: number): PgRow {
-  const row = found.get(shard);
-  if (!row) throw shardNotFound(shard);
-  return row;
-}
-
-function objectKeys(objects: readonly ObjectId[]): PgValue[] {
-  return [
-    integerArray(objects.map(({ incarnation }) => incarnation)),
-    integerArray(objects.map(({ number }) => number)),
-  ];
-}
-
-/** One page of each key, by key: the first of those with the highest stamp. */
-function newestPages(pages: readonly IndexPage[]): IndexPage[] {
-  const sorted = [...pages].sort(
-    (a, b) =>
-      a.topicId - b.topicId || a.partition - b.partition || a.baseOffset - b.baseOffset || b.stamp - a.stamp,
-  );
-  return sorted.filter((page, i) => {
-    const before = sorted[i - 1];
-    return (
-      before?.topicId !== page.topicId ||
-      before.partition !== page.partition ||
-      before.baseOffset !== page.baseOffset
-    );
-  });
 }

@@ -42,6 +42,9 @@ const SCHEMA_NAME = /^[A-Za-z_][A-Za-z0-9_$-]{0,62}$/;
 /** A transaction whose client went silent is ended by the server after this; ours send COMMIT at once. */
 const IDLE_IN_TRANSACTION_MS = 10_000;
 
+/** Tries of a call that collides with others every time; with the waits between them some 2 s. */
+const TRIES_MAX = 10;
+
 /** A migration may rewrite a table, and waits for nineteen others. */
 const MIGRATION_MS = 30 * 60 * 1000;
 
@@ -136,6 +139,7 @@ function dialectFor(settings: PostgresSettings, role: MetadataRole): PgDialect {
   return {
     meaning: postgresMeaning,
     begin: 'BEGIN ISOLATION LEVEL READ COMMITTED',
+    triesMax: TRIES_MAX,
     named: !behindPgbouncer,
     sessionSettings: behindPgbouncer
       ? null

@@ -1,76 +1,13 @@
 /**
- * Rows of the PostgreSQL backend as the contract's values, and values as columns of parameters. Owns: both shapes.
- * Does not own: the SQL (postgres-statements). Pure.
+ * Rows that are PostgreSQL's own (pg-wire/pg-rows has the others) as the contract's values, and values as columns of
+ * parameters. Owns: both shapes. Does not own: the SQL (postgres-statements). Pure.
  */
-import { StreamHouseError } from '../../../src/core/errors.ts';
-import type {
-  Agent,
-  ClusterInfo,
-  HeadOutcome,
-  IndexPage,
-  ListedObject,
-  LogEntry,
-  ObjectRow,
-  ShardHead,
-  Topic,
-} from '../metadata-store.ts';
+import type { IndexPage, ListedObject, LogEntry, ObjectRow } from '../metadata-store.ts';
 import type { PgRow, PgValue } from '../pg-wire/pg-session.ts';
-import { escapeText, integerArray, joinBytes, unescapeText } from '../pg-wire/pg-values.ts';
+import { integerArray, joinBytes } from '../pg-wire/pg-values.ts';
 
 /** Bodies of one statement; a message of the protocol takes 1 GB. More are sent as several statements. */
 const STATEMENT_BYTES_MAX = 128 * 1024 * 1024;
-
-/** Columns bear the names of the contract's fields, so that most rows are values as they are. */
-export function clusterOf(row: PgRow): ClusterInfo {
-  return row as unknown as ClusterInfo;
-}
-
-export function agentOf(row: PgRow): Agent {
-  return row as unknown as Agent;
-}
-
-export function topicOf(row: PgRow): Topic {
-  const { topicId, name, partitionCount, configs, createdAtMs, version } = row as unknown as Topic & {
-    configs: string;
-  };
-  return {
-    topicId,
-    name: unescapeText(name),
-    partitionCount,
-    configs: configsOf(configs, topicId),
-    createdAtMs,
-    version,
-  };
-}
-
-function configsOf(text: string, topicId: number): Record<string, string> {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new StreamHouseError('corrupt-store', `the configs of topic ${topicId}`, undefined, error);
-  }
-}
-
-type HeadRow = Omit<ShardHead, 'checkpoint'> & {
-  checkpointSeq: number | null;
-  checkpointWriter: number | null;
-};
-
-export function headOf(row: PgRow): ShardHead {
-  const { shard, headSeq, headCommitId, epoch, holder, checkpointSeq, checkpointWriter, trimmedThrough } =
-    row as unknown as HeadRow;
-  const checkpoint =
-    checkpointSeq === null || checkpointWriter === null
-      ? null
-      : { seq: checkpointSeq, writer: checkpointWriter };
-  return { shard, headSeq, headCommitId, epoch, holder, checkpoint, trimmedThrough };
-}
-
-/** From a row that holds the head before a change and whether that was made. */
-export function headOutcomeOf(row: PgRow, changed: (head: ShardHead) => ShardHead): HeadOutcome {
-  const head = headOf(row);
-  return row.changed ? { kind: 'done', head: changed(head) } : { kind: 'conflict', head };
-}
 
 export function entryOf(row: PgRow): LogEntry {
   return row as unknown as LogEntry;
@@ -94,30 +31,6 @@ export function objectOf(row: PgRow): ListedObject {
     shards: shards.map((shard, i) => ({ shard, epoch: epochs[i] })),
     markedAtMs,
   };
-}
-
-export function topicColumns(topics: readonly Topic[]): PgValue[] {
-  return [
-    integerArray(topics.map(({ topicId }) => topicId)),
-    topics.map(({ name }) => escapeText(name)),
-    integerArray(topics.map(({ partitionCount }) => partitionCount)),
-    topics.map(({ configs }) => JSON.stringify(configs)),
-    integerArray(topics.map(({ createdAtMs }) => createdAtMs)),
-    integerArray(topics.map(({ version }) => version)),
-  ];
-}
-
-export function headColumns(heads: readonly ShardHead[]): PgValue[] {
-  return [
-    integerArray(heads.map(({ shard }) => shard)),
-    integerArray(heads.map(({ headSeq }) => headSeq)),
-    heads.map(({ headCommitId }) => headCommitId),
-    integerArray(heads.map(({ epoch }) => epoch)),
-    integerArray(heads.map(({ holder }) => holder)),
-    integerArray(heads.map(({ checkpoint }) => checkpoint?.seq ?? null)),
-    integerArray(heads.map(({ checkpoint }) => checkpoint?.writer ?? null)),
-    integerArray(heads.map(({ trimmedThrough }) => trimmedThrough)),
-  ];
 }
 
 /**

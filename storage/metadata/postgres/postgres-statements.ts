@@ -1,6 +1,7 @@
 /**
- * Every statement of the PostgreSQL backend, named by intent, parameters bound, tables qualified by the store's schema
- * (a search path would be lost behind a pool of connections). Owns: the SQL. Does not own: what rows mean
+ * The statements of the PostgreSQL backend that are its own, beside those that it shares (pg-wire/pg-statements):
+ * named by intent, parameters bound, tables qualified by the store's schema (a search path would be lost behind a pool
+ * of connections). Owns: the SQL. Does not own: what rows mean
  * (postgres-rows), when they run (postgres-metadata-store). Pure.
  *
  * Two rules carry what happens under READ COMMITTED:
@@ -12,29 +13,15 @@
  *   forward).
  */
 import type { PgStatement } from '../pg-wire/pg-session.ts';
+import { AGENT_COLUMNS, CLUSTER_COLUMNS, headColumns, sharedTexts } from '../pg-wire/pg-statements.ts';
 import { quoteIdentifier } from '../pg-wire/pg-values.ts';
 
-const CLUSTER_COLUMNS = `cluster_id AS "clusterId", store_incarnation AS "storeIncarnation",
-  shard_count AS "shardCount", created_at_ms AS "createdAtMs", generation, copied_from AS "copiedFrom",
-  moved_to AS "movedTo"`;
-const topicColumns = (
-  of = '',
-) => `${of}topic_id AS "topicId", ${of}name, ${of}partition_count AS "partitionCount",
-  ${of}configs, ${of}created_at_ms AS "createdAtMs", ${of}version`;
-const headColumns = (
-  of = '',
-) => `${of}shard, ${of}head_seq AS "headSeq", ${of}head_commit_id AS "headCommitId",
-  ${of}epoch, ${of}holder, ${of}checkpoint_seq AS "checkpointSeq", ${of}checkpoint_writer AS "checkpointWriter",
-  ${of}trimmed_through AS "trimmedThrough"`;
 const pageColumns = (of = '') => `${of}topic_id AS "topicId", ${of}partition, ${of}shard,
   ${of}base_offset AS "baseOffset", ${of}stamp, ${of}bytes`;
 const objectColumns = (
   of = '',
 ) => `${of}incarnation, ${of}number, ${of}bytes, ${of}created_at_ms AS "createdAtMs",
   ${of}shards, ${of}epochs, ${of}marked_at_ms AS "markedAtMs"`;
-const AGENT_COLUMNS = `agent_id AS "agentId", incarnation, address, zone, agent_group AS "group", version,
-  heartbeat_count AS "heartbeatCount", registered_at_ms AS "registeredAtMs"`;
-
 type StatementName = keyof ReturnType<typeof statementTexts>;
 
 export type PostgresStatements = Readonly<Record<StatementName, PgStatement>>;
@@ -47,8 +34,8 @@ export function postgresStatements(schema: string): PostgresStatements {
 
 function statementTexts(s: string) {
   return {
+    ...sharedTexts(s),
     ...clusterTexts(s),
-    ...catalogueTexts(s),
     ...logTexts(s),
     ...pageTexts(s),
     ...objectTexts(s),
@@ -59,60 +46,16 @@ function statementTexts(s: string) {
 
 function clusterTexts(s: string) {
   return {
-    getCluster: `SELECT ${CLUSTER_COLUMNS} FROM ${s}.cluster`,
-    /** No row when there is a cluster already. */
+    /** No row when there is a cluster already, or heads without one. */
     createCluster: `
       WITH created AS (
         INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation)
-        VALUES ($1, $2, $3, $4, 1) ON CONFLICT (only_row) DO NOTHING RETURNING *
+        SELECT $1::text, $2::text, $3::int4, $4::int8, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads) ON CONFLICT (only_row) DO NOTHING RETURNING *
       ), heads AS (
         INSERT INTO ${s}.heads (shard, head_seq, head_commit_id, epoch, holder, trimmed_through)
         SELECT shard, 0, '', 0, 0, 0 FROM created, generate_series(0, created.shard_count - 1) AS shard
       )
       SELECT ${CLUSTER_COLUMNS} FROM created`,
-    setMovedTo: `UPDATE ${s}.cluster SET moved_to = $1 RETURNING ${CLUSTER_COLUMNS}`,
-    allocateProducerIds: `UPDATE ${s}.counters SET last = last + $1 WHERE name = 'producer' RETURNING last`,
-    getLastIds: `SELECT name, last FROM ${s}.counters`,
-  };
-}
-
-function catalogueTexts(s: string) {
-  return {
-    /** No row when the name is taken; an id may be lost then, never given twice. */
-    createTopic: `
-      WITH given AS (
-        UPDATE ${s}.counters SET last = last + 1
-        WHERE name = 'topic' AND NOT EXISTS (SELECT FROM ${s}.topics WHERE topics.name = $1) RETURNING last
-      )
-      INSERT INTO ${s}.topics (topic_id, name, partition_count, configs, created_at_ms, version)
-      SELECT last, $1, $2::int4, $3::text, $4::int8, 1 FROM given
-      ON CONFLICT (name) DO NOTHING RETURNING ${topicColumns()}`,
-    getTopic: `SELECT ${topicColumns()} FROM ${s}.topics WHERE name = $1`,
-    getTopicsById: `SELECT ${topicColumns()} FROM ${s}.topics WHERE topic_id = ANY($1::int8[])`,
-    listTopics: `SELECT ${topicColumns()} FROM ${s}.topics WHERE name > $1 ORDER BY name LIMIT $2`,
-    listAllTopics: `SELECT ${topicColumns()} FROM ${s}.topics ORDER BY name LIMIT $1`,
-    /** The topic as it was, and whether it grew. */
-    growTopic: `
-      WITH found AS MATERIALIZED (
-        SELECT * FROM ${s}.topics WHERE name = $1 FOR UPDATE
-      ), grown AS (
-        UPDATE ${s}.topics AS topic SET partition_count = $2, version = found.version + 1
-        FROM found WHERE topic.topic_id = found.topic_id AND found.partition_count < $2 RETURNING topic.topic_id
-      )
-      SELECT ${topicColumns('found.')}, grown.topic_id IS NOT NULL AS changed FROM found LEFT JOIN grown USING (topic_id)`,
-    /** A comparison with the version that was read: no row when it is another by now. */
-    changeConfigs: `
-      UPDATE ${s}.topics SET configs = $3, version = version + 1
-      WHERE topic_id = $1 AND version = $2 RETURNING ${topicColumns()}`,
-    deleteTopic: `
-      WITH gone AS (
-        DELETE FROM ${s}.topics WHERE name = $1 RETURNING *
-      )
-      INSERT INTO ${s}.deleted_topics (topic_id, name, partition_count, configs, created_at_ms, version)
-      SELECT topic_id, name, partition_count, configs, created_at_ms, version + 1 FROM gone RETURNING ${topicColumns()}`,
-    listDeletedTopics: `
-      SELECT ${topicColumns()} FROM ${s}.deleted_topics WHERE topic_id > $1 ORDER BY topic_id LIMIT $2`,
-    forgetDeletedTopic: `DELETE FROM ${s}.deleted_topics WHERE topic_id = $1`,
   };
 }
 
@@ -164,8 +107,6 @@ function logTexts(s: string) {
         ) AS part
       ) AS entry ON entry.total <= $4 OR ($5 AND entry.place = 1)
       WHERE head.shard = $1 ORDER BY entry.seq`,
-    readHead: `SELECT ${headColumns()} FROM ${s}.heads WHERE shard = $1`,
-    listHeads: `SELECT ${headColumns()} FROM ${s}.heads ORDER BY shard`,
     /**
      * The head as it was. The pointer never moves back, so that the snapshot's may allow; the entries go first and
      * the head is held only from then to the commit.
@@ -337,32 +278,12 @@ function agentTexts(s: string) {
         zone = excluded.zone, agent_group = excluded.agent_group, version = excluded.version,
         heartbeat_count = excluded.heartbeat_count, registered_at_ms = excluded.registered_at_ms
       RETURNING ${AGENT_COLUMNS}`,
-    heartbeat: `
-      UPDATE ${s}.agents SET heartbeat_count = heartbeat_count + 1 WHERE agent_id = $1 AND incarnation = $2
-      RETURNING heartbeat_count AS count`,
-    getAgent: `SELECT ${AGENT_COLUMNS} FROM ${s}.agents WHERE agent_id = $1`,
-    /** A null filter lets all pass. */
-    listAgents: `
-      SELECT ${AGENT_COLUMNS} FROM ${s}.agents
-      WHERE ($1::text IS NULL OR agent_group = $1) AND ($2::text IS NULL OR zone = $2) ORDER BY agent_id`,
-    deregisterAgent: `DELETE FROM ${s}.agents WHERE agent_id = $1 AND incarnation = $2`,
   };
 }
 
 /** Of `metadata copy`: rows as another store holds them. */
 function movingTexts(s: string) {
-  const importTopics = (table: string) => `
-      INSERT INTO ${s}.${table} (topic_id, name, partition_count, configs, created_at_ms, version)
-      SELECT * FROM unnest($1::int8[], $2::text[], $3::int4[], $4::text[], $5::int8[], $6::int8[])
-      ON CONFLICT (topic_id) DO UPDATE SET name = excluded.name, partition_count = excluded.partition_count,
-        configs = excluded.configs, created_at_ms = excluded.created_at_ms, version = excluded.version`;
   return {
-    /** What has a name that is about to be another topic's: it was deleted there since an earlier copy. */
-    clearTopicNames: `
-      DELETE FROM ${s}.topics AS topic USING unnest($1::int8[], $2::text[]) AS row (topic_id, name)
-      WHERE topic.name = row.name AND topic.topic_id <> row.topic_id`,
-    importTopics: importTopics('topics'),
-    importDeletedTopics: importTopics('deleted_topics'),
     importHeads: `
       INSERT INTO ${s}.heads (shard, head_seq, head_commit_id, epoch, holder, checkpoint_seq, checkpoint_writer,
         trimmed_through)
@@ -388,19 +309,5 @@ function movingTexts(s: string) {
       ON CONFLICT (incarnation, number) DO UPDATE SET bytes = excluded.bytes, created_at_ms = excluded.created_at_ms,
         shards = excluded.shards, epochs = excluded.epochs, unreferenced = excluded.unreferenced,
         marked_at_ms = excluded.marked_at_ms`,
-    raiseLastIds: `
-      UPDATE ${s}.counters AS counter SET last = greatest(counter.last, raised.last)
-      FROM unnest($1::text[], $2::int8[]) AS raised (name, last) WHERE counter.name = raised.name`,
-    /** No row unless all heads are there and the cluster that is there, if any, is of the same store. */
-    importCluster: `
-      INSERT INTO ${s}.cluster AS cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation,
-        copied_from, moved_to)
-      SELECT $1::text, $2::text, $3::int4, $4::int8, $5::int8, $6::text, $7::text
-      WHERE (SELECT count(*) FROM ${s}.heads WHERE shard < $3::int4) = $3::int4
-      ON CONFLICT (only_row) DO UPDATE SET cluster_id = excluded.cluster_id, shard_count = excluded.shard_count,
-        created_at_ms = excluded.created_at_ms, generation = excluded.generation, copied_from = excluded.copied_from,
-        moved_to = excluded.moved_to
-      WHERE cluster.store_incarnation = excluded.store_incarnation
-      RETURNING store_incarnation`,
   };
 }

@@ -1,0 +1,2 @@
+-- needs: zoneConfiguration
+ALTER TABLE {schema}.body_chunks CONFIGURE ZONE USING gc.ttlseconds = 600

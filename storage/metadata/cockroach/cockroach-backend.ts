@@ -1,0 +1,17 @@
+/**
+ * CockroachDB as a backend: `cockroachdb://USER:PASSWORD@HOST:PORT/DATABASE?NAME=VALUE`. Owns: which of its parts make
+ * up a store. Does not own: its URL (pg-wire/pg-url, cockroach-open), the store. The storing thread.
+ */
+import type { MetadataBackend } from '../metadata-backend.ts';
+import { StoreCounters } from '../store-counters.ts';
+import { openCockroachMigrations, openCockroachStore } from './cockroach-open.ts';
+
+export const cockroachBackend: MetadataBackend = {
+  async open(url, options) {
+    return { store: await openCockroachStore(url, options) };
+  },
+
+  openMigrations(url, { clock, random }) {
+    return openCockroachMigrations(url, { clock, random, counters: new StoreCounters() });
+  },
+};

@@ -1,0 +1,147 @@
+/**
+ * A metadata store behind what a careful caller does about faults: what was 'unavailable' is asked again, a write whose
+ * outcome is 'unknown' is made again where the contract calls it idempotent, and an append is settled as the batching
+ * worker settles it (workers/shard-log). Owns: just that, for running the contract suite through faults. Calls that
+ * can do neither (a topic created, an id given) pass their 'store-unknown' on. Tests only.
+ */
+import type { Clock } from '../../src/core/clock.ts';
+import { StreamHouseError } from '../../src/core/errors.ts';
+import type { Random } from '../../src/core/random.ts';
+import {
+  callMetadataStore,
+  ForwardingMetadataStore,
+  type MetadataArguments,
+  type MetadataMethod,
+  type MetadataResult,
+} from '../../storage/metadata/forwarding-metadata-store.ts';
+import type {
+  AppendOutcome,
+  LogEntry,
+  MetadataStore,
+  ObjectRow,
+  ShardHead,
+} from '../../storage/metadata/metadata-store.ts';
+import { backOff, type ShardLogParts, settleAppend } from '../../workers/shard-log.ts';
+
+/** Made again with the same arguments, these leave what one call leaves. */
+const IDEMPOTENT = new Set<MetadataMethod>([
+  'initCluster',
+  'forgetDeletedTopic',
+  'trim',
+  'putPages',
+  'deletePages',
+  'putCheckpoint',
+  'deleteOldCheckpoints',
+  'dropReferences',
+  'markObjects',
+  'forgetObjects',
+  'deregisterAgent',
+  'importRows',
+  'importCluster',
+  'setMovedTo',
+]);
+
+const TRIES_MAX = 30;
+
+export class SettlingMetadataStore extends ForwardingMetadataStore {
+  readonly description: string;
+  readonly bodyBytesMax: number;
+  /** Calls that were made again, and appends that were settled. */
+  repeated = 0;
+  settled = 0;
+  readonly #inner: MetadataStore;
+  readonly #parts: ShardLogParts;
+  #isClosed = false;
+
+  constructor(inner: MetadataStore, clock: Clock, random: Random) {
+    super();
+    this.#inner = inner;
+    this.description = inner.description;
+    this.bodyBytesMax = inner.bodyBytesMax;
+    const stopped = new AbortController().signal;
+    this.#parts = { store: inner, clock, random, stopped, onUnknown: () => this.settled++ };
+  }
+
+  protected override async forward<M extends MetadataMethod>(
+    method: M,
+    args: MetadataArguments<M>,
+  ): Promise<MetadataResult<M>> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        // The caller's bytes are its own again after the first wait.
+        return await callMetadataStore(this.#inner, method, structuredClone(args));
+      } catch (error) {
+        const kind = error instanceof StreamHouseError ? error.kind : null;
+        const mayRepeat = kind === 'unavailable' || (kind === 'unknown' && IDEMPOTENT.has(method));
+        if (!mayRepeat || this.#isClosed || attempt === TRIES_MAX) throw error;
+      }
+      this.repeated++;
+      await backOff(this.#parts, Math.min(attempt, 2));
+    }
+  }
+
+  override async appendEntries(
+    entries: readonly LogEntry[],
+    objects: readonly ObjectRow[],
+  ): Promise<AppendOutcome[]> {
+    const taken = structuredClone({ entries, objects });
+    const heads = await this.#headsOf(taken.entries);
+    for (;;) {
+      try {
+        return await this.forward('appendEntries', [taken.entries, taken.objects]);
+      } catch (error) {
+        if (!(error instanceof StreamHouseError) || error.kind !== 'unknown') throw error;
+        // Only rows that are put if absent, or an entry that nobody who knows the head would send: all once more.
+        if (entries.length === 0 || taken.entries.some((entry, i) => isAhead(entry, heads[i]))) {
+          this.repeated++;
+          continue;
+        }
+        const outcomes: AppendOutcome[] = [];
+        for (const [i, entry] of taken.entries.entries()) {
+          outcomes.push(await this.#settle(entry, heads[i]!, taken.objects, error));
+        }
+        return outcomes;
+      }
+    }
+  }
+
+  /** The heads before an append; null for a shard that is none. */
+  async #headsOf(entries: readonly LogEntry[]): Promise<(ShardHead | null)[]> {
+    const heads: (ShardHead | null)[] = [];
+    for (const { shard } of entries) {
+      try {
+        heads.push(await this.readHead(shard));
+      } catch (error) {
+        if (!(error instanceof StreamHouseError) || error.kind !== 'not-found') throw error;
+        heads.push(null);
+      }
+    }
+    return heads;
+  }
+
+  async #settle(
+    entry: LogEntry,
+    before: ShardHead,
+    objects: readonly ObjectRow[],
+    error: unknown,
+  ): Promise<AppendOutcome> {
+    // The head never goes back, nor does the epoch: such an entry was refused, whatever came of the reply.
+    if (before.headSeq >= entry.seq || before.epoch > entry.epoch) {
+      return { kind: 'conflict', head: await this.readHead(entry.shard) };
+    }
+    const verdict = await settleAppend(this.#parts, entry, objects, error);
+    if (verdict === 'committed') return { kind: 'done' };
+    if (verdict === 'never') return { kind: 'conflict', head: await this.readHead(entry.shard) };
+    throw new Error(`entry ${entry.shard}/${entry.seq} is ${verdict}`);
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#inner.close();
+  }
+}
+
+/** No such shard, a gap, or an epoch that nobody was given. */
+function isAhead(entry: LogEntry, before: ShardHead | null): boolean {
+  return !before || before.headSeq < entry.seq - 1 || before.epoch < entry.epoch;
+}
