@@ -42,6 +42,8 @@ export interface OpenedMigrations {
   target: MigrationTarget;
   /** Those that this version knows, by number. */
   known: readonly Migration[];
+  /** Lines for whoever migrates: what the migrations leave to them. */
+  notes?: readonly string[];
   close(): Promise<void>;
 }
 

@@ -3,6 +3,7 @@
  * own: any backend; a driver is loaded only when its scheme is called for. The thread that opens the store.
  *
  *   sqlite:PATH            one storing thread writes
+ *   dynamodb://REGION/PREFIX?...   many brokers, single-item conditional writes
  *   memory:                for tests; hosted on the thread that opened it, gone with the process
  */
 import { StreamHouseError } from '../../src/core/errors.ts';
@@ -18,6 +19,10 @@ const BACKENDS = {
   sqlite: {
     urlForm: 'sqlite:PATH',
     load: async () => (await import('./sqlite/sqlite-backend.ts')).sqliteBackend,
+  },
+  dynamodb: {
+    urlForm: 'dynamodb://REGION/PREFIX',
+    load: async () => (await import('./dynamodb/dynamodb-backend.ts')).dynamodbBackend,
   },
   memory: {
     urlForm: 'memory:',

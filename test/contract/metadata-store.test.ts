@@ -3,7 +3,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/core/clock.ts';
+import { systemRandom } from '../../src/core/random.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
+import { dynamodbBackend } from '../../storage/metadata/dynamodb/dynamodb-backend.ts';
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
@@ -12,6 +14,8 @@ import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { attachMetadata, openMetadata } from '../../storage/metadata/open-metadata-store.ts';
 import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-connection.ts';
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
+import { StoreCounters } from '../../storage/metadata/store-counters.ts';
+import { newDynamodbTarget } from '../support/dynamodb-target.ts';
 import { metadataStoreContract } from './metadata-store.ts';
 import type { OpenedForContract } from './metadata-store-rig.ts';
 
@@ -36,6 +40,10 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
   sqlite: [
     { name: 'sqlite', open: openSqliteHere, raceRounds: 1000, topicCount: 2000 },
     { name: 'sqlite, on its thread', open: openSqliteByUrl, raceRounds: 300, topicCount: 2000 },
+  ],
+  dynamodb: [
+    { name: 'dynamodb', open: openDynamodbHere, raceRounds: 100, topicCount: 300 },
+    { name: 'dynamodb, on its thread', open: openDynamodbByUrl, raceRounds: 50, topicCount: 300 },
   ],
 };
 
@@ -79,6 +87,32 @@ async function openSqliteByUrl(): Promise<OpenedForContract> {
   const close = async () => {
     await opened.close();
     await rm(folder, { recursive: true });
+  };
+  return { ...opened, close };
+}
+
+/** Two clients with connections of their own, as two brokers have. */
+async function openDynamodbHere(): Promise<OpenedForContract> {
+  const target = await newDynamodbTarget();
+  const open = async () => {
+    const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
+    return (await dynamodbBackend.open(target.url, { role: 'broker', migrate: false, ...parts })).store;
+  };
+  const [store, rival] = [await open(), await open()];
+  const close = async () => {
+    await store.close();
+    await rival.close();
+    await target.dispose();
+  };
+  return { store, rival, close };
+}
+
+async function openDynamodbByUrl(): Promise<OpenedForContract> {
+  const target = await newDynamodbTarget();
+  const opened = await openByUrl(target.url);
+  const close = async () => {
+    await opened.close();
+    await target.dispose();
   };
   return { ...opened, close };
 }
