@@ -18,8 +18,9 @@ export async function startDynalite(options: { createTableMs?: number } = {}): P
   const server: Server = dynalite({ createTableMs: options.createTableMs ?? 0, deleteTableMs: 0 });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  // Tests that forget it end all the same.
+  // Neither it nor a connection that waits for its next request keeps the process alive.
   server.unref();
+  server.on('connection', (socket) => socket.unref());
   const { port } = server.address() as AddressInfo;
   return {
     endpoint: `http://127.0.0.1:${port}`,

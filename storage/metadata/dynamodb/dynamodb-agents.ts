@@ -9,7 +9,8 @@ import type { DynamodbCounters } from './dynamodb-counters.ts';
 import type { EntryCopies } from './dynamodb-entry-copies.ts';
 import type { DynamodbHeads } from './dynamodb-heads.ts';
 import { AGENTS, agentItem, agentKey, agentOf, isKeyText } from './dynamodb-items.ts';
-import { allWritten, type DynamodbRequests } from './dynamodb-requests.ts';
+import { allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { type Item, ItemReader } from './dynamodb-values.ts';
 
 const SAME_LEASE = '#holder = :seenHolder AND #epoch = :seenEpoch';

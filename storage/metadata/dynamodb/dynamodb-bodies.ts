@@ -11,8 +11,9 @@
 import { createHash } from 'node:crypto';
 import { crc32c } from '../../../src/core/crc32c.ts';
 import type { StoredBody } from './dynamodb-items.ts';
+import { allDone } from './dynamodb-outcomes.ts';
 import type { DynamodbRequests, Lane } from './dynamodb-requests.ts';
-import { allDone } from './dynamodb-requests.ts';
+
 import { type Item, type ItemKey, ItemReader, toItem } from './dynamodb-values.ts';
 
 /** An item takes 400 KiB with its key and names; the rest is room for those. */

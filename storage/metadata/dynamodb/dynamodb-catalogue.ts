@@ -27,7 +27,8 @@ import {
   topicKey,
   topicOf,
 } from './dynamodb-items.ts';
-import { allWritten, type DynamodbRequests } from './dynamodb-requests.ts';
+import { allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { ItemReader, toItem } from './dynamodb-values.ts';
 
 /** Rivals that change one topic at once: each round one of them gets through. */

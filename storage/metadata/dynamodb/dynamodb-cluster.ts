@@ -21,7 +21,8 @@ import type { DynamodbHeads } from './dynamodb-heads.ts';
 import { CLUSTER_KEY, clusterItem, clusterOf, headItem } from './dynamodb-items.ts';
 import type { DynamodbLog } from './dynamodb-log.ts';
 import type { DynamodbObjects } from './dynamodb-objects.ts';
-import { allWritten, type DynamodbRequests } from './dynamodb-requests.ts';
+import { allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 
 export interface ClusterParts {
   requests: DynamodbRequests;

@@ -5,7 +5,8 @@
  */
 import type { LastIds } from '../metadata-store.ts';
 import { type CounterKind, counterKey } from './dynamodb-items.ts';
-import { allWritten, type DynamodbRequests } from './dynamodb-requests.ts';
+import { allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { ItemReader } from './dynamodb-values.ts';
 
 const KINDS: readonly CounterKind[] = ['topic', 'incarnation', 'producer'];

@@ -33,7 +33,8 @@ import {
   type StoredEntry,
 } from './dynamodb-items.ts';
 import type { DynamodbObjects } from './dynamodb-objects.ts';
-import { allDone, allWritten, type DynamodbRequests, worstOf } from './dynamodb-requests.ts';
+import { allDone, allWritten, worstOf } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { type Item, ItemReader, type Value } from './dynamodb-values.ts';
 
 /** Step 3, for a body that the head carries and for one that lies in chunks. An empty one is neither. */

@@ -28,7 +28,8 @@ import {
   UNREFERENCED,
   unreferencedKey,
 } from './dynamodb-items.ts';
-import { allDone, allWritten, type DynamodbRequests } from './dynamodb-requests.ts';
+import { allDone, allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { keyItem, keyOf } from './dynamodb-values.ts';
 
 /** Rivals that drop references of one object at once: each round one of them gets through. */

@@ -19,7 +19,8 @@ import {
   pages,
   type StoredPage,
 } from './dynamodb-items.ts';
-import { allDone, allWritten, type DynamodbRequests } from './dynamodb-requests.ts';
+import { allDone, allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { type Item, ItemReader } from './dynamodb-values.ts';
 
 /** How often a page is read again because it was replaced while its chunks were read. */

@@ -30,8 +30,10 @@ import { StreamHouseError } from '../../../src/core/errors.ts';
 import type { Random } from '../../../src/core/random.ts';
 import type { StoreCounters } from '../store-counters.ts';
 import { dynamodbError, readDynamodbFailure } from './dynamodb-error.ts';
+import { allDone } from './dynamodb-outcomes.ts';
 import type { DynamodbPlace } from './dynamodb-url.ts';
 import { type Item, type ItemKey, keyItem, keyOf, namesIn, type Value, valuesOf } from './dynamodb-values.ts';
+import { InFlight } from './in-flight.ts';
 
 /**
  * Commits do not wait behind bulk work (pages, checkpoints, deletions, listings): each kind has requests of its own
@@ -437,79 +439,4 @@ export class DynamodbRequests {
 
 function closed(description: string): StreamHouseError {
   return new StreamHouseError('store-unavailable', `${description} is closed`);
-}
-
-/** Requests of one lane in flight, first come first served. */
-class InFlight {
-  readonly #most: number;
-  #count = 0;
-  readonly #waiting: (() => void)[] = [];
-  readonly #onIdle: (() => void)[] = [];
-
-  constructor(most: number) {
-    this.#most = most;
-  }
-
-  enter(): Promise<void> | undefined {
-    if (this.#count < this.#most) {
-      this.#count++;
-      return undefined;
-    }
-    return new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
-  leave(): void {
-    const next = this.#waiting.shift();
-    if (next !== undefined) {
-      next();
-      return;
-    }
-    this.#count--;
-    if (this.#count === 0) for (const tell of this.#onIdle.splice(0)) tell();
-  }
-
-  idle(): Promise<void> {
-    if (this.#count === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#onIdle.push(resolve));
-  }
-}
-
-/**
- * Waits for all of them, also when some fail, so that nothing of a call still runs when it ends; then the worst
- * error: a bug first, then one that leaves something open.
- */
-export async function allDone<T>(promises: readonly Promise<T>[]): Promise<T[]> {
-  const settled = await Promise.allSettled(promises);
-  const errors = settled.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
-  if (errors.length > 0) throw worstOf(errors);
-  return settled.map((one) => (one as PromiseFulfilledResult<T>).value);
-}
-
-export function worstOf(errors: readonly unknown[]): unknown {
-  const rank = (error: unknown) => {
-    if (!(error instanceof StreamHouseError)) return 3;
-    if (error.kind === 'unknown') return 2;
-    return error.kind === 'unavailable' ? 0 : 1;
-  };
-  return errors.reduce((worst, error) => (rank(error) > rank(worst) ? error : worst));
-}
-
-/**
- * As `allDone` for writes that are each on their own but one call together: when some failed and others happened, the
- * whole may have happened in part, which is 'store-unknown'. `happened` tells that something did before them.
- */
-export async function allWritten<T>(
-  promises: readonly Promise<T>[],
-  isEffect: (result: T) => boolean = () => true,
-  happened = false,
-): Promise<T[]> {
-  const settled = await Promise.allSettled(promises);
-  const errors = settled.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
-  if (errors.length === 0) return settled.map((one) => (one as PromiseFulfilledResult<T>).value);
-  const worst = worstOf(errors);
-  const inPart = happened || settled.some((one) => one.status === 'fulfilled' && isEffect(one.value));
-  if (inPart && worst instanceof StreamHouseError && worst.kind === 'unavailable') {
-    throw new StreamHouseError('store-unknown', `done in part: ${worst.message}`, worst.detail, worst);
-  }
-  throw worst;
 }
