@@ -47,7 +47,7 @@ export class DynamodbRig {
     this.#direct = new DynamoDBClient({ region: 'us-east-1', endpoint: directEndpoint });
   }
 
-  /** A migrated table with a cluster of `shardCount` shards, all held by incarnation 7 under epoch 1. */
+  /** A migrated table with a cluster of `shardCount` shards, all held by incarnation 7 under epoch 1; with 0 shards no cluster. */
   static async start(shardCount = 4): Promise<DynamodbRig> {
     const { endpoint } = await sharedDynalite();
     const proxy = await DynamodbProxy.start(endpoint);
@@ -60,14 +60,12 @@ export class DynamodbRig {
     });
     await applyMigrations(migrationTarget(parts), knownMigrations());
     const store = new DynamodbMetadataStore(parts.requests);
-    await store.initCluster({
-      clusterId: 'c',
-      storeIncarnation: 's',
-      shardCount,
-      createdAtMs: 1_700_000_000_000,
-    });
-    const seen = Array.from({ length: shardCount }, (_, shard) => ({ shard, holder: 0, epoch: 0 }));
-    await store.acquireLeases(7, seen);
+    if (shardCount > 0) {
+      const cluster = { clusterId: 'c', storeIncarnation: 's', shardCount, createdAtMs: 1_700_000_000_000 };
+      await store.initCluster(cluster);
+      const seen = Array.from({ length: shardCount }, (_, shard) => ({ shard, holder: 0, epoch: 0 }));
+      await store.acquireLeases(7, seen);
+    }
     await store.close();
     proxy.clear();
     return rig;
@@ -98,13 +96,20 @@ export class DynamodbRig {
 
   /** Items of one partition key, in order. */
   async items(pk: string): Promise<Item[]> {
-    const query = new QueryCommand({
-      TableName: this.#table,
-      KeyConditionExpression: 'pk = :pk',
-      ExpressionAttributeValues: { ':pk': { S: pk } },
-      ConsistentRead: true,
-    });
-    return (await this.#direct.send(query)).Items ?? [];
+    const items: Item[] = [];
+    for (let start: Item | undefined; ; ) {
+      const query = new QueryCommand({
+        TableName: this.#table,
+        KeyConditionExpression: 'pk = :pk',
+        ExpressionAttributeValues: { ':pk': { S: pk } },
+        ConsistentRead: true,
+        ExclusiveStartKey: start,
+      });
+      const { Items = [], LastEvaluatedKey } = await this.#direct.send(query);
+      items.push(...Items);
+      start = LastEvaluatedKey;
+      if (start === undefined) return items;
+    }
   }
 
   async sortKeys(pk: string): Promise<string[]> {
@@ -112,11 +117,20 @@ export class DynamodbRig {
   }
 
   async allItems(): Promise<Item[]> {
-    const { Items = [] } = await this.#direct.send(
-      new ScanCommand({ TableName: this.#table, ConsistentRead: true }),
-    );
+    const items: Item[] = [];
+    for (let start: Item | undefined; ; ) {
+      const scan = new ScanCommand({
+        TableName: this.#table,
+        ConsistentRead: true,
+        ExclusiveStartKey: start,
+      });
+      const { Items = [], LastEvaluatedKey } = await this.#direct.send(scan);
+      items.push(...Items);
+      start = LastEvaluatedKey;
+      if (start === undefined) break;
+    }
     const keyOf = ({ pk, sk }: Item) => `${pk.S}\u0000${sk.S}`;
-    return Items.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+    return items.sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
   }
 
   async putItem(item: Item): Promise<void> {
