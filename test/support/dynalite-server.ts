@@ -10,6 +10,8 @@ import dynalite from 'dynalite';
 
 export interface DynaliteServer {
   readonly endpoint: string;
+  /** From now on the process may end without closing it. */
+  unref(): void;
   close(): Promise<void>;
 }
 
@@ -18,12 +20,12 @@ export async function startDynalite(options: { createTableMs?: number } = {}): P
   const server: Server = dynalite({ createTableMs: options.createTableMs ?? 0, deleteTableMs: 0 });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  // Neither it nor a connection that waits for its next request keeps the process alive.
-  server.unref();
+  // A connection that waits for its next request keeps no process alive; the server does until it is closed.
   server.on('connection', (socket) => socket.unref());
   const { port } = server.address() as AddressInfo;
   return {
     endpoint: `http://127.0.0.1:${port}`,
+    unref: () => void server.unref(),
     async close() {
       server.closeAllConnections();
       await new Promise<void>((resolve) => server.close(() => resolve()));
@@ -41,5 +43,9 @@ let shared: Promise<DynaliteServer> | undefined;
 
 /** One server for all tests of this process. */
 export function sharedDynalite(): Promise<DynaliteServer> {
-  return (shared ??= startDynalite());
+  shared ??= startDynalite().then((server) => {
+    server.unref();
+    return server;
+  });
+  return shared;
 }

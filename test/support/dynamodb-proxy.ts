@@ -30,6 +30,8 @@ export type DynamodbFaultEffect =
   | { kind: 'late'; until: Promise<unknown> }
   /** Nothing happens; the service answers with this error. */
   | { kind: 'refuse'; name: string; status?: number }
+  /** Nothing happens, and this is the answer: for what the server behind does not know. */
+  | { kind: 'reply'; body: unknown }
   /** It happens, and the service answers with this error. */
   | { kind: 'fail-after'; name: string; status?: number }
   /** It happens when `until` is there, and the answer comes then. */
@@ -121,6 +123,10 @@ export class DynamodbProxy {
         return;
       case 'refuse':
         return answer(response, refusal(effect));
+      case 'reply': {
+        const headers = { 'content-type': 'application/x-amz-json-1.0' };
+        return answer(response, { status: 200, headers, body: Buffer.from(JSON.stringify(effect.body)) });
+      }
       case 'fail-after':
         await this.#forward(request, bytes);
         return answer(response, refusal(effect));

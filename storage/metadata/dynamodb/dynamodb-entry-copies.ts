@@ -69,9 +69,4 @@ export class EntryCopies {
   forget(shards: readonly number[]): void {
     for (const shard of shards) this.#newest.delete(shard);
   }
-
-  /** Waits for the copies that are being made, whatever becomes of them. */
-  async settled(): Promise<void> {
-    await Promise.all([...this.#newest.values()].map(({ copying }) => copying));
-  }
 }

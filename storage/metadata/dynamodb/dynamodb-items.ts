@@ -14,7 +14,7 @@
  *   head#SHARD                head                          seq commit epoch holder trimmed pointerSeq? pointerWriter?
  *                                                           | entryEpoch and BODY of the newest entry
  *   log#SHARD                 SEQ                           epoch commit BODY
- *   log-chunk#SHARD           SEQ#COMMIT#INDEX              body
+ *   log-chunk#SHARD#SPREAD    SEQ#COMMIT#INDEX              body; SPREAD is SEQ mod 8
  *   checkpoint#SHARD          SEQ#WRITER                    BODY
  *   checkpoint-chunk#SHARD    SEQ#WRITER#HASH#INDEX         body
  *   page#TOPIC#PARTITION      BASE                          shard stamp BODY
@@ -69,7 +69,7 @@ export const topicIdKey = (topicId: number): ItemKey => ({ pk: `topic-id#${topic
 export const deletedTopicKey = (topicId: number): ItemKey => ({ pk: DELETED_TOPICS, sk: ordered(topicId) });
 export const headKey = (shard: number): ItemKey => ({ pk: `head#${shard}`, sk: 'head' });
 export const entryKey = (shard: number, seq: number): ItemKey => ({ pk: `log#${shard}`, sk: ordered(seq) });
-export const entryChunks = (shard: number): string => `log-chunk#${shard}`;
+
 export const checkpointChunks = (shard: number): string => `checkpoint-chunk#${shard}`;
 export const checkpoints = (shard: number): string => `checkpoint#${shard}`;
 export const pages = ({ topicId, partition }: PartitionId): string => `${PAGE_PREFIX}${topicId}#${partition}`;
@@ -98,6 +98,20 @@ export function objectOfUnreferenced({ sk }: ItemKey): ObjectId {
 /** A sort key has 1 to 1024 bytes of UTF-8: what cannot be one names nothing. */
 export function isKeyText(text: string): boolean {
   return text.isWellFormed() && Buffer.byteLength(text) <= 1000;
+}
+
+/**
+ * One partition key takes 1,000 write units a second, which the chunks of one shard's log exceed at ten flushes a
+ * second of 100 KiB each: they are spread over this many.
+ */
+const CHUNK_SPREAD = 8;
+
+export function entryChunks(shard: number, seq: number): string {
+  return `log-chunk#${shard}#${seq % CHUNK_SPREAD}`;
+}
+
+export function allEntryChunks(shard: number): string[] {
+  return Array.from({ length: CHUNK_SPREAD }, (_, seq) => entryChunks(shard, seq));
 }
 
 // -- Codecs ----------------------------------------------------------------------------------------------

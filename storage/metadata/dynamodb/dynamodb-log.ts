@@ -24,6 +24,7 @@ import {
 import { EntryCopies } from './dynamodb-entry-copies.ts';
 import type { DynamodbHeads } from './dynamodb-heads.ts';
 import {
+  allEntryChunks,
   entryChunks,
   entryItem,
   entryKey,
@@ -246,7 +247,7 @@ export class DynamodbLog {
     const below = { text: '#sk < :end', values: { end: ordered(throughSeq + 1) } };
     await allDone([
       this.#requests.removeRange(entryKey(shard, 0).pk, below),
-      this.#requests.removeRange(entryChunks(shard), below),
+      ...allEntryChunks(shard).map((pk) => this.#requests.removeRange(pk, below)),
     ]);
   }
 
@@ -272,5 +273,5 @@ function prepareEntry({ shard, seq, epoch, commitId, body }: LogEntry): Prepared
 }
 
 function chunkPlace({ shard, seq }: { shard: number; seq: number }): ChunkPlace {
-  return { pk: entryChunks(shard), prefix: `${ordered(seq)}#` };
+  return { pk: entryChunks(shard, seq), prefix: `${ordered(seq)}#` };
 }

@@ -42,7 +42,7 @@ import { InFlight } from './in-flight.ts';
 const IN_FLIGHT_MAX: Record<Lane, number> = { commit: 64, bulk: 48 };
 export type Lane = 'commit' | 'bulk';
 
-/** Attempts in all. With the waits below the first give up after about 6 s of throttling. */
+/** Attempts in all. With the waits below the first give up after at most 5 s of throttling. */
 const THROTTLED_ATTEMPTS_MAX = 9;
 const UNCLEAR_ATTEMPTS_MAX = 4;
 /** Full jitter: a wait is anything up to this, doubled with every attempt. */
