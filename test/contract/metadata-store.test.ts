@@ -42,7 +42,7 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
     { name: 'sqlite, on its thread', open: openSqliteByUrl, raceRounds: 300, topicCount: 2000 },
   ],
   dynamodb: [
-    { name: 'dynamodb', open: openDynamodbHere, raceRounds: 100, topicCount: 300 },
+    { name: 'dynamodb', open: openDynamodbHere, raceRounds: 1000, topicCount: 300 },
     { name: 'dynamodb, on its thread', open: openDynamodbByUrl, raceRounds: 50, topicCount: 300 },
   ],
 };

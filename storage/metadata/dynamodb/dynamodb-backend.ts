@@ -3,6 +3,7 @@
  * one asks of the schema. Does not own: the URL (dynamodb-url), the schema (dynamodb-migrations), the store. The
  * storing thread.
  */
+import { MessageChannel } from 'node:worker_threads';
 import { applyMigrations, pendingMigrations, schemaTooOld } from '../../../migrations/apply.ts';
 import type { Clock } from '../../../src/core/clock.ts';
 import type { Random } from '../../../src/core/random.ts';
@@ -57,11 +58,18 @@ export const dynamodbBackend: MetadataBackend = {
 
   async openMigrations(url, options) {
     const parts = connectDynamodb(url, { ...options, counters: new StoreCounters() });
+    // While a table is being created there are only timers and idle connections, neither of which keeps a process
+    // alive: this does, until it is closed.
+    const { port1: alive } = new MessageChannel();
+    alive.ref();
     return {
       target: migrationTarget(parts),
       known: knownMigrations(),
       notes: scalingCommands(parts.url),
-      close: () => parts.requests.close(),
+      async close() {
+        await parts.requests.close();
+        alive.close();
+      },
     };
   },
 };

@@ -148,7 +148,12 @@ export class DynamodbCatalogue {
       const topic = await this.#present(name);
       const { topicId, version } = topic;
       const deleted = { ...topic, version: version + 1 };
-      await this.#requests.put(deletedTopicItem(deleted), 'idempotent');
+      // Of two attempts the later one knows the topic as it is.
+      const isNewer = {
+        text: 'attribute_not_exists(#pk) OR #version < :version',
+        values: { version: version + 1 },
+      };
+      await this.#requests.put(deletedTopicItem(deleted), 'idempotent', { condition: isNewer });
       const condition = { text: UNCHANGED, values: { topicId, version } };
       const isDone = await this.#requests
         .remove(topicKey(name), condition, 'once')

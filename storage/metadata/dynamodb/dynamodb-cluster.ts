@@ -79,7 +79,7 @@ export class DynamodbCluster {
       text: 'attribute_not_exists(#pk) OR #storeIncarnation = :storeIncarnation',
       values: { storeIncarnation: cluster.storeIncarnation },
     };
-    if (await requests.put(clusterItem(cluster), 'idempotent', { condition })) {
+    if (await requests.put(clusterItem(cluster), 'once', { condition })) {
       await heads.getCluster();
       return;
     }
@@ -91,7 +91,7 @@ export class DynamodbCluster {
     const set = storeIncarnation === null ? 'REMOVE #movedTo' : 'SET #movedTo = :movedTo';
     const values: Record<string, string> = storeIncarnation === null ? {} : { movedTo: storeIncarnation };
     const change = { set, condition: 'attribute_exists(#pk)', values };
-    const item = await requests.update(CLUSTER_KEY, change, 'idempotent', { returnsItem: true });
+    const item = await requests.update(CLUSTER_KEY, change, 'once', { returnsItem: true });
     if (item === null) throw noCluster(requests.description);
     return clusterOf(item);
   }

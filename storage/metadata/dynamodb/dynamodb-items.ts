@@ -21,7 +21,7 @@
  *   page-chunk#TOPIC#PART...  BASE#STAMP#HASH#INDEX         body
  *   object-incarnations       INCARNATION                   -
  *   object#INCARNATION        NUMBER                        bytes createdAt refs marked?
- *   unreferenced              INCARNATION#NUMBER            -
+ *   unreferenced              INCARNATION#NUMBER            leading?
  *   agents                    =ID                           incarnation address zone group version beats registeredAt
  *
  *   BODY is `body` (bytes), or `spill` (text): COUNT:BYTES:CRC32C:TOKEN of its chunks; neither: no bytes
@@ -242,7 +242,7 @@ export function entryOf(shard: number, item: Item): StoredEntry {
   const reader = new ItemReader(item);
   return {
     shard,
-    seq: Number(reader.text('sk')),
+    seq: reader.sortNumber(),
     epoch: reader.number('epoch'),
     commitId: reader.text('commit'),
     stored: storedBodyOf(reader),
@@ -264,7 +264,7 @@ export function pageOf(item: Item): StoredPage {
   return {
     topicId,
     partition,
-    baseOffset: Number(reader.text('sk')),
+    baseOffset: reader.sortNumber(),
     shard: reader.number('shard'),
     stamp: reader.number('stamp'),
     stored: storedBodyOf(reader),
@@ -286,7 +286,7 @@ export function objectItem({ object, bytes, createdAtMs, shards, markedAtMs }: L
 export function objectOf(item: Item): ListedObject {
   const reader = new ItemReader(item);
   return {
-    object: { incarnation: Number(reader.text('pk').split('#')[1]), number: Number(reader.text('sk')) },
+    object: { incarnation: Number(reader.text('pk').split('#')[1]), number: reader.sortNumber() },
     bytes: reader.number('bytes'),
     createdAtMs: reader.number('createdAt'),
     shards: decodeReferences(reader.bytes('refs')),

@@ -7,7 +7,8 @@
  *
  * `unreferenced` names the rows without references, so that garbage is found without reading all rows. It is written
  * before a row loses its last reference and deleted after the row is gone: it may name a row that still has
- * references, or none that is there, never too few. Whoever lists looks at each row itself.
+ * references, or none that is there, never too few. Whoever lists looks at each row itself, and deletes the names of
+ * rows that are gone; not those with `leading`, whose row may be about to come.
  */
 
 import { StreamHouseError } from '../../../src/core/errors.ts';
@@ -29,8 +30,8 @@ import {
   unreferencedKey,
 } from './dynamodb-items.ts';
 import { allDone, allWritten } from './dynamodb-outcomes.ts';
-import type { DynamodbRequests } from './dynamodb-requests.ts';
-import { keyItem, keyOf } from './dynamodb-values.ts';
+import type { DynamodbRequests, Expression } from './dynamodb-requests.ts';
+import { keyItem, keyOf, toItem } from './dynamodb-values.ts';
 
 /** Rivals that drop references of one object at once: each round one of them gets through. */
 const DROP_ATTEMPTS_MAX = 20;
@@ -65,8 +66,9 @@ export class DynamodbObjects {
     const incarnations = new Set(rows.map(({ object }) => object.incarnation));
     const unnamed = [...incarnations].filter((incarnation) => !this.#named.has(incarnation));
     const bare = rows.filter(({ shards }) => shards.length === 0);
-    const keys = [...unnamed.map(incarnationKey), ...bare.map(({ object }) => unreferencedKey(object))];
-    await allWritten(keys.map((key) => this.#requests.put(keyItem(key), 'idempotent')));
+    const named = unnamed.map((incarnation) => keyItem(incarnationKey(incarnation)));
+    const names = bare.map(({ object }) => toItem(unreferencedKey(object), { leading: 1 }));
+    await allWritten([...named, ...names].map((item) => this.#requests.put(item, 'idempotent')));
     if (this.#named.size + unnamed.length > NAMED_MAX) this.#named.clear();
     for (const incarnation of unnamed) this.#named.add(incarnation);
   }
@@ -113,7 +115,7 @@ export class DynamodbObjects {
       const rows = await this.get(ids);
       // The row went and whoever deleted it ended before this: numbers are not given again.
       const stale = ids.filter((_, i) => rows[i] === null);
-      await this.#unlist(stale);
+      if (!this.#requests.isReadOnly) await this.#unlist(stale, { text: 'attribute_not_exists(#leading)' });
       found.push(...rows.filter((row) => row !== null && row.shards.length === 0).map((row) => row!));
       if (found.length >= limit) break;
     }
@@ -187,8 +189,8 @@ export class DynamodbObjects {
     await allWritten(ids.map(forget));
   }
 
-  async #unlist(ids: readonly ObjectId[]): Promise<void> {
-    await allDone(ids.map((id) => this.#requests.remove(unreferencedKey(id))));
+  async #unlist(ids: readonly ObjectId[], condition?: Expression): Promise<void> {
+    await allDone(ids.map((id) => this.#requests.remove(unreferencedKey(id), condition)));
   }
 }
 

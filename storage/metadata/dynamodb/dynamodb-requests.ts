@@ -103,8 +103,9 @@ export class DynamodbRequests {
     this.#lanes = { commit: new InFlight(IN_FLIGHT_MAX.commit), bulk: new InFlight(IN_FLIGHT_MAX.bulk) };
   }
 
-  get clock(): Clock {
-    return this.#parts.clock;
+  /** Of a reader's store: whatever would write must not. */
+  get isReadOnly(): boolean {
+    return this.#parts.isReadOnly === true;
   }
 
   /** 'store-unavailable' once closed. */
@@ -138,8 +139,8 @@ export class DynamodbRequests {
       ExpressionAttributeNames: projection === undefined ? undefined : namesIn(projection),
       ReturnConsumedCapacity: 'TOTAL',
     });
-    const answer = await this.#send('GetItem', 'read', lane, () => this.#parts.client.send(command));
-    return answer === CONDITION_FAILED ? null : (answer.Item ?? null);
+    const answer = await this.#read('GetItem', lane, () => this.#parts.client.send(command));
+    return answer.Item ?? null;
   }
 
   /** Items in the order of `keys`, null for those that are not there; a key may come twice. */
@@ -180,8 +181,7 @@ export class DynamodbRequests {
         },
         ReturnConsumedCapacity: 'TOTAL',
       });
-      const answer = await this.#send('BatchGetItem', 'read', lane, () => this.#parts.client.send(command));
-      if (answer === CONDITION_FAILED) return;
+      const answer = await this.#read('BatchGetItem', lane, () => this.#parts.client.send(command));
       const items = answer.Responses?.[table] ?? [];
       for (const item of items) {
         const { pk, sk } = keyOf(item);
@@ -212,8 +212,7 @@ export class DynamodbRequests {
         ExclusiveStartKey: start,
         ReturnConsumedCapacity: 'TOTAL',
       });
-      const answer = await this.#send('Query', 'read', lane, () => this.#parts.client.send(command));
-      if (answer === CONDITION_FAILED) return;
+      const answer = await this.#read('Query', lane, () => this.#parts.client.send(command));
       yield answer.Items ?? [];
       start = answer.LastEvaluatedKey;
       if (start === undefined) return;
@@ -247,8 +246,7 @@ export class DynamodbRequests {
       Limit: limit,
       ReturnConsumedCapacity: 'TOTAL',
     });
-    const answer = await this.#send('Scan', 'read', 'bulk', () => this.#parts.client.send(command));
-    if (answer === CONDITION_FAILED) return { items: [], next: null };
+    const answer = await this.#read('Scan', 'bulk', () => this.#parts.client.send(command));
     const last = answer.LastEvaluatedKey;
     return { items: answer.Items ?? [], next: last === undefined ? null : keyOf(last) };
   }
@@ -345,7 +343,7 @@ export class DynamodbRequests {
       const answer = await this.#send('BatchWriteItem', 'idempotent', 'bulk', () =>
         this.#parts.client.send(command),
       );
-      if (answer === CONDITION_FAILED) return;
+      assert(answer !== CONDITION_FAILED, 'a batch has no condition');
       const unprocessed = answer.UnprocessedItems?.[table] ?? [];
       left = unprocessed.map(({ DeleteRequest }) => ({ DeleteRequest: { Key: DeleteRequest?.Key ?? {} } }));
       if (left.length === 0) return;
@@ -371,6 +369,12 @@ export class DynamodbRequests {
     }
     this.#parts.counters.add('throttleRetries');
     await this.backOff(attempt);
+  }
+
+  async #read<T extends Attempted>(action: string, lane: Lane, attempt: () => Promise<T>): Promise<T> {
+    const answer = await this.#send(action, 'read', lane, attempt);
+    assert(answer !== CONDITION_FAILED, 'a read has no condition');
+    return answer;
   }
 
   async #send<T extends Attempted>(

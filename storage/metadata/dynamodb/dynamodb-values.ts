@@ -92,6 +92,12 @@ export class ItemReader {
     return Number.isSafeInteger(value) && value >= 0 ? value : this.fail(`${name} is no integer: ${text}`);
   }
 
+  /** A sort key that is one number (dynamodb-items). */
+  sortNumber(): number {
+    const text = this.text('sk');
+    return /^\d{16}$/.test(text) ? Number(text) : this.fail('its sort key is no number');
+  }
+
   numberOrNull(name: string): number | null {
     return this.has(name) ? this.number(name) : null;
   }

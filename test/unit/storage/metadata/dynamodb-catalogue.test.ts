@@ -158,6 +158,24 @@ describe('deleting a topic', () => {
     await store.forgetDeletedTopic(first.topicId);
   });
 
+  it('remembers the topic as it was last, though an earlier attempt comes late', async () => {
+    const store = rig.store();
+    await store.createTopic(topic());
+    const { until, release } = gate();
+    rig.proxy.inject({ on: touches('deleted-topics'), effect: { kind: 'late', until } });
+    await failsWith('store-unknown', store.deleteTopic(name));
+    rig.proxy.clear();
+    await store.growTopic(name, 50);
+    const deleted = await store.deleteTopic(name);
+    release();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual(await store.listDeletedTopics({ afterTopicId: deleted.topicId - 1, limit: 1 }), [
+      deleted,
+    ]);
+    assert.equal(deleted.partitionCount, 50);
+    await store.forgetDeletedTopic(deleted.topicId);
+  });
+
   it('pages past topics that live', async () => {
     const store = rig.store();
     const created = [];

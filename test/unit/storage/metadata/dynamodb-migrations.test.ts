@@ -1,8 +1,10 @@
 /** The schema on DynamoDB: made by twenty at once, refused where it is missing, older, newer or another's. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { applyMigrations } from '../../../../migrations/apply.ts';
 import { seededRandom } from '../../../../src/core/random.ts';
 import { dynamodbBackend } from '../../../../storage/metadata/dynamodb/dynamodb-backend.ts';
@@ -134,6 +136,28 @@ describe('migrations of DynamoDB', () => {
   });
 });
 
+describe('a process that only migrates', () => {
+  it('lives until the table is there', async () => {
+    const slow = await startDynalite({ createTableMs: 700 });
+    try {
+      const url = `dynamodb://us-east-1/slow?endpoint=${encodeURIComponent(slow.endpoint)}`;
+      const script = `
+        import { applyMigrations } from './migrations/apply.ts';
+        import { systemClock as clock } from './src/core/clock.ts';
+        import { systemRandom as random } from './src/core/random.ts';
+        import { dynamodbBackend } from './storage/metadata/dynamodb/dynamodb-backend.ts';
+        const { target, known, close } = await dynamodbBackend.openMigrations(${JSON.stringify(url)}, { clock, random });
+        console.log((await applyMigrations(target, known)).length);
+        await close();`;
+      const args = ['--input-type=module-typescript', '--eval', script];
+      const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: ROOT });
+      assert.equal(stdout, '1\n');
+    } finally {
+      await slow.close();
+    }
+  });
+});
+
 describe('opening', () => {
   it('refuses a store without a schema, with the line to run, and creates nothing', async () => {
     for (const role of ['broker', 'reader'] as const) {
@@ -167,6 +191,13 @@ describe('opening', () => {
     await migrate();
     const { store } = await open(false, 'reader');
     assert.deepEqual(await store.listTopics({ limit: 5 }), []);
+    // A name of a row that is gone: whoever may write deletes it.
+    const sk = `${'0'.repeat(15)}1#${'0'.repeat(15)}2`;
+    await post('PutItem', {
+      TableName: `${table}-metadata`,
+      Item: { pk: { S: 'unreferenced' }, sk: { S: sk } },
+    });
+    assert.deepEqual(await store.listObjects({ limit: 5, unreferencedOnly: true }), []);
     await assert.rejects(store.allocateProducerIds(1), { name: 'AssertionError' });
     await store.close();
   });

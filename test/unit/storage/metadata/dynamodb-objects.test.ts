@@ -172,6 +172,18 @@ describe('the list of the unreferenced', () => {
     assert(idsOf(await garbage(store)).includes('20/4'));
   });
 
+  it('keeps the name of a row that is about to come', async () => {
+    const store = rig.store();
+    const { until, release } = gate();
+    rig.proxy.inject({ on: touches('object#21'), effect: { kind: 'hold', until }, times: 1 });
+    const putting = store.appendEntries([], [objectRow(21, 1, { shards: [] })]);
+    await eventually(() => rig.proxy.calls.some(touches('object#21')), 'the row is on its way');
+    assert(!idsOf(await garbage(rig.store())).includes('21/1'));
+    release();
+    await putting;
+    assert(idsOf(await garbage(store)).includes('21/1'));
+  });
+
   it('pages past names that are no garbage', async () => {
     const store = rig.store();
     const rows = Array.from({ length: 250 }, (_, i) =>
