@@ -12,6 +12,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleepMs } from 'node:timers/promises';
 
 /** One request as a fault's predicate sees it. */
 export interface DynamodbCall {
@@ -26,8 +27,9 @@ export type DynamodbFaultEffect =
   | { kind: 'drop-reply' }
   /** The connection breaks, and it never happens. */
   | { kind: 'drop-request' }
-  /** The connection breaks, and it happens when `until` is there: the service was slow. */
+  /** The connection breaks, and it happens when `until` is there, or after some ms: the service was slow. */
   | { kind: 'late'; until: Promise<unknown> }
+  | { kind: 'late'; untilMs: number }
   /** Nothing happens; the service answers with this error. */
   | { kind: 'refuse'; name: string; status?: number }
   /** Nothing happens, and this is the answer: for what the server behind does not know. */
@@ -118,7 +120,7 @@ export class DynamodbProxy {
         return;
       case 'late':
         response.destroy();
-        await effect.until;
+        await ('until' in effect ? effect.until : sleepMs(effect.untilMs));
         await this.#forward(request, bytes);
         return;
       case 'refuse':

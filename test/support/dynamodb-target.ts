@@ -19,13 +19,18 @@ export interface DynamodbTarget {
 /** A migrated store that nobody used. */
 export async function newDynamodbTarget(): Promise<DynamodbTarget> {
   const url = freshUrl(process.env.DYNAMODB_URL ?? (await localUrl()));
-  const { target, known, close } = await dynamodbBackend.openMigrations(url, {
-    clock: systemClock,
-    random: systemRandom,
-  });
-  await applyMigrations(target, known);
-  await close();
+  await migrateDynamodb(url);
   return { url, dispose: () => deleteTable(url) };
+}
+
+export async function migrateDynamodb(url: string): Promise<void> {
+  const parts = { clock: systemClock, random: systemRandom };
+  const { target, known, close } = await dynamodbBackend.openMigrations(url, parts);
+  try {
+    await applyMigrations(target, known);
+  } finally {
+    await close();
+  }
 }
 
 async function localUrl(): Promise<string> {
