@@ -12,7 +12,7 @@ export type FailureKind =
   | 'condition'
   /** Nothing happened; the service asks to slow down. */
   | 'throttled'
-  /** No connection came about: nothing happened. */
+  /** No connection came about, or the request was not looked at: nothing happened. */
   | 'unreached'
   /** The service or the way to it failed: a write may have happened or may still happen. */
   | 'unclear'
@@ -107,6 +107,10 @@ function kindOf(
   if (NOT_CONNECTED.has(code) || textOf((error as { syscall?: unknown }).syscall) === 'connect')
     return 'unreached';
   if (name === 'TimeoutError' && CONNECT_TIMEOUT.test(error.message)) return 'unreached';
+  // The signature was of another time than the service's; the next request bears the right one.
+  if ((error as { $metadata?: { clockSkewCorrected?: unknown } }).$metadata?.clockSkewCorrected === true) {
+    return 'unreached';
+  }
   // A connection that is refused at every address of a name.
   if (error instanceof AggregateError && error.errors.length > 0) {
     const all = error.errors.map((one) => readDynamodbFailure(one).kind);

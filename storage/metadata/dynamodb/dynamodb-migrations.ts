@@ -149,7 +149,7 @@ class TableSteps implements MigrationSteps {
     const endMs = clock.monotonicMs() + msMax;
     for (let pauseMs = POLL_MS_FIRST; ; pauseMs = Math.min(pauseMs * 2, POLL_MS_MAX)) {
       requests.checkOpen();
-      let last: unknown;
+      let last = 'the service needs longer';
       try {
         if (await step()) return;
       } catch (error) {
@@ -159,11 +159,11 @@ class TableSteps implements MigrationSteps {
         const mayPass =
           failure.kind === 'throttled' || failure.kind === 'unclear' || failure.kind === 'no-table';
         if (!mayPass) throw dynamodbError(failure, 'store-unavailable', doing, error);
-        last = error;
+        last = `${failure.name}: ${failure.message}`;
       }
       if (clock.monotonicMs() >= endMs) {
-        const what = `${doing}: not done after ${Math.round(msMax / 1000)} s`;
-        throw new StreamHouseError('store-unavailable', what, undefined, last);
+        const what = `${doing}: not done after ${Math.round(msMax / 1000)} s: ${last}`;
+        throw new StreamHouseError('store-unavailable', what);
       }
       await sleep(clock, pauseMs);
     }

@@ -55,6 +55,9 @@ describe('a failed request', () => {
     ]) {
       assert.equal(failure(name, 400), 'refused');
     }
+    // The SDK has learnt the service's time from the refusal.
+    const skewed = { $metadata: { httpStatusCode: 400, clockSkewCorrected: true } };
+    assert.equal(broken('InvalidSignatureException', skewed), 'unreached');
     assert.equal(broken('CredentialsProviderError'), 'refused');
     assert.equal(failure('Unknown', 404), 'refused');
     assert.equal(failure('InternalServerError', 500), 'unclear');
