@@ -43,7 +43,7 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
   ],
   dynamodb: [
     { name: 'dynamodb', open: openDynamodbHere, raceRounds: 1000, topicCount: 300 },
-    { name: 'dynamodb, on its thread', open: openDynamodbByUrl, raceRounds: 50, topicCount: 300 },
+    { name: 'dynamodb, on its thread', open: openDynamodbByUrl, raceRounds: 20, topicCount: 100 },
   ],
 };
 

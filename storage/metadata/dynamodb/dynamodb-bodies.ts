@@ -105,7 +105,7 @@ export async function readBody(
   stored: StoredBody,
   place: ChunkPlace,
   item: () => ItemReader,
-  lane: Lane = 'bulk',
+  lane: Lane = 'look-up',
 ): Promise<Uint8Array | { damage: string }> {
   if (stored.spill === undefined) return stored.body ?? new Uint8Array(0);
   const { count, bytes, crc, token } = parseSpill(stored.spill, item);

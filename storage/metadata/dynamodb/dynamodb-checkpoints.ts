@@ -43,14 +43,14 @@ export class DynamodbCheckpoints {
   async get(shard: number, pointer: CheckpointPointer): Promise<Uint8Array> {
     await this.#heads.ensureExist([shard]);
     const key = checkpointKey(shard, pointer);
-    const item = await this.#requests.get(key, { lane: 'bulk' });
+    const item = await this.#requests.get(key, { lane: 'look-up' });
     if (item !== null) {
       const reader = new ItemReader(item);
       const place = chunkPlace(shard, pointer);
       const body = await readBody(this.#requests, storedBodyOf(reader), place, () => reader);
       if (!('damage' in body)) return body;
       // Deleted while it was read? Its item goes first.
-      if ((await this.#requests.get(key, { lane: 'bulk' })) !== null) reader.fail(body.damage);
+      if ((await this.#requests.get(key, { lane: 'look-up' })) !== null) reader.fail(body.damage);
     }
     throw new StreamHouseError(
       'checkpoint-not-found',

@@ -75,7 +75,7 @@ export class DynamodbObjects {
 
   async get(ids: readonly ObjectId[]): Promise<(ListedObject | null)[]> {
     if (ids.length === 0) this.#requests.checkOpen();
-    const items = await this.#requests.getMany(ids.map(objectKey), { lane: 'bulk' });
+    const items = await this.#requests.getMany(ids.map(objectKey), { lane: 'look-up' });
     return items.map((item) => (item === null ? null : objectOf(item)));
   }
 

@@ -103,7 +103,7 @@ export class DynamodbPages {
   async #allWhole(items: readonly Item[]): Promise<IndexPage[]> {
     const whole = items.map((item) => {
       const { pk, sk } = { pk: new ItemReader(item).text('pk'), sk: new ItemReader(item).text('sk') };
-      return this.#whole(item, () => this.#requests.get({ pk, sk }, { lane: 'bulk' }));
+      return this.#whole(item, () => this.#requests.get({ pk, sk }, { lane: 'look-up' }));
     });
     return (await allDone(whole)).filter((page) => page !== null);
   }

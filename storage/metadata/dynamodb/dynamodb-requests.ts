@@ -36,11 +36,12 @@ import { type Item, type ItemKey, keyItem, keyOf, namesIn, type Value, valuesOf 
 import { InFlight } from './in-flight.ts';
 
 /**
- * Commits do not wait behind bulk work (pages, checkpoints, deletions, listings): each kind has requests of its own
- * in flight. 64 take 64 x 100 requests a second at 10 ms each, more than one writer's tables do.
+ * Each lane has requests of its own in flight, so that commits do not wait behind look-ups (pages, checkpoints,
+ * listings), nor these behind bulk work (writing pages out, deletions, imports). At 10 ms each, 64 are 6,400 requests a
+ * second: several times what a writer's flushes make.
  */
-const IN_FLIGHT_MAX: Record<Lane, number> = { commit: 64, bulk: 48 };
-export type Lane = 'commit' | 'bulk';
+const IN_FLIGHT_MAX: Record<Lane, number> = { commit: 64, 'look-up': 32, bulk: 32 };
+export type Lane = 'commit' | 'look-up' | 'bulk';
 
 /** Attempts in all. With the waits below the first give up after at most 5 s of throttling. */
 const THROTTLED_ATTEMPTS_MAX = 9;
@@ -100,7 +101,8 @@ export class DynamodbRequests {
   constructor(parts: RequestParts) {
     this.#parts = parts;
     this.description = parts.place.description;
-    this.#lanes = { commit: new InFlight(IN_FLIGHT_MAX.commit), bulk: new InFlight(IN_FLIGHT_MAX.bulk) };
+    const lane = (name: Lane) => new InFlight(IN_FLIGHT_MAX[name]);
+    this.#lanes = { commit: lane('commit'), 'look-up': lane('look-up'), bulk: lane('bulk') };
   }
 
   /** Of a reader's store: whatever would write must not. */
@@ -196,7 +198,7 @@ export class DynamodbRequests {
 
   /** Items of one partition key by sort key, request by request. */
   async *query(query: QueryRange): AsyncGenerator<Item[], void> {
-    const { pk, range, descending = false, limit, lane = 'bulk', keysOnly = false } = query;
+    const { pk, range, descending = false, limit, lane = 'look-up', keysOnly = false } = query;
     const condition = range === undefined ? '#pk = :pk' : `#pk = :pk AND ${range.text}`;
     const projection = keysOnly ? '#pk, #sk' : undefined;
     for (let start: Item | undefined; ; ) {
@@ -322,7 +324,7 @@ export class DynamodbRequests {
 
   /** Deletes every item of a range, whatever is in it. */
   async removeRange(pk: string, range?: Expression): Promise<void> {
-    for await (const items of this.query({ pk, range, keysOnly: true })) {
+    for await (const items of this.query({ pk, range, keysOnly: true, lane: 'bulk' })) {
       const batches: Promise<void>[] = [];
       for (let i = 0; i < items.length; i += BATCH_WRITE_ITEMS_MAX) {
         batches.push(this.#removeBatch(items.slice(i, i + BATCH_WRITE_ITEMS_MAX)));
