@@ -38,7 +38,7 @@ import { allDone, allWritten, worstOf } from './dynamodb-outcomes.ts';
 import type { DynamodbRequests } from './dynamodb-requests.ts';
 import { type Item, ItemReader, type Value } from './dynamodb-values.ts';
 
-/** Step 3, for a body that the head carries and for one that lies in chunks. An empty one is neither. */
+/** Step 3, for a body that the head carries and for one that lies in chunks. */
 const ADVANCE_CONDITION = '#seq = :before AND #epoch = :epoch';
 const ADVANCE = 'SET #seq = :seq, #commit = :commit, #entryEpoch = :epoch';
 const ADVANCE_INLINE = `${ADVANCE}, #body = :body REMOVE #spill`;
