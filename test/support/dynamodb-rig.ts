@@ -160,9 +160,9 @@ export function touches(pk: string, sk?: string): (call: { action: string; body:
   };
 }
 
-/** Until it holds; fails after two seconds. */
+/** Until it holds; fails after some ten seconds. */
 export async function eventually(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 2000; i++) {
     if (await holds()) return;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { failsWith } from '../../../contract/metadata-store-rig.ts';
 import type { DynamodbCall, DynamodbFaultEffect } from '../../../support/dynamodb-proxy.ts';
-import { DynamodbRig, gate, touches } from '../../../support/dynamodb-rig.ts';
+import { DynamodbRig, eventually, gate, touches } from '../../../support/dynamodb-rig.ts';
 
 const THROTTLED: DynamodbFaultEffect = { kind: 'refuse', name: 'ThrottlingException' };
 
@@ -47,7 +47,7 @@ describe('creating a topic', () => {
     const other = await store.createTopic(topic());
     await store.deleteTopic(name);
     release();
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await eventually(async () => (await store.getTopic(name)) !== null, 'the late topic');
     const found = await store.getTopic(name);
     assert(found !== null && found.topicId < other.topicId);
     assert.deepEqual(await store.getTopicsById([found.topicId, other.topicId]), [found, null]);
@@ -212,8 +212,9 @@ describe('ids and agents', () => {
     const { until, release } = gate();
     const isPut = (call: DynamodbCall) => call.action === 'PutItem' && touches('agents')(call);
     rig.proxy.inject({ on: isPut, effect: { kind: 'hold', until }, times: 1 });
+    rig.proxy.calls.length = 0;
     const slow = store.registerAgent({ ...agent, address: 'old' });
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    await eventually(() => rig.proxy.calls.some(isPut), 'the older one is on its way');
     const newer = await rig.store().registerAgent({ ...agent, address: 'new' });
     release();
     assert((await slow).incarnation < newer.incarnation);

@@ -7,7 +7,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import type { DynamodbMetadataStore } from '../../../../storage/metadata/dynamodb/dynamodb-metadata-store.ts';
 import type { ListedObject } from '../../../../storage/metadata/metadata-store.ts';
 import { failsWith, objectRow } from '../../../contract/metadata-store-rig.ts';
-import type { DynamodbFaultEffect } from '../../../support/dynamodb-proxy.ts';
+import type { DynamodbCall, DynamodbFaultEffect } from '../../../support/dynamodb-proxy.ts';
 import { DynamodbRig, entryOf, eventually, gate, touches } from '../../../support/dynamodb-rig.ts';
 
 const THROTTLED: DynamodbFaultEffect = { kind: 'refuse', name: 'ThrottlingException' };
@@ -104,6 +104,26 @@ describe("a crash between an object's row and the heads", () => {
     const [outcome] = await slow;
     assert.equal(outcome.kind, 'conflict');
     assert.deepEqual(await successor.readEntries(shard, 0, 1e9), []);
+  });
+
+  it('lets a row that comes after the sweep be found by the next one', async () => {
+    const writer = rig.store();
+    const row = objectRow(7, 4, { shards: [{ shard, epoch: 1 }] });
+    const { until, release } = gate();
+    const isRow = (call: DynamodbCall) => call.action === 'PutItem' && touches('object#7')(call);
+    rig.proxy.inject({ on: isRow, effect: { kind: 'hold', until }, times: 1 });
+    const slow = writer.appendEntries([entryOf(shard, 1)], [row]);
+    await eventually(() => rig.proxy.calls.some(isRow), 'the row is on its way');
+    const successor = rig.store();
+    await successor.acquireLeases(8, [{ shard, holder: 7, epoch: 1 }]);
+    await sweep(successor, shard, 2, []);
+    release();
+    assert.equal((await slow)[0].kind, 'conflict');
+    assert.equal((await rowOf(successor, 7, 4))?.shards.length, 1);
+    await sweep(successor, shard, 2, []);
+    assert(idsOf(await garbage(successor)).includes('7/4'));
+    await successor.markObjects([row.object], 5);
+    await successor.forgetObjects([row.object]);
   });
 
   it('sweeps nothing that the log names, nor what the holder itself writes', async () => {
