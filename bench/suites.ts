@@ -3,6 +3,7 @@ import type { Suite } from './suite.ts';
 import { applySuite } from './suites/apply.ts';
 import { batchBuildingSuite } from './suites/batch-building.ts';
 import { codecsSuite } from './suites/codecs.ts';
+import { dynamodbAppendsSuite } from './suites/dynamodb-appends.ts';
 import { httpDoorSuite } from './suites/http-door.ts';
 import { indexSuite } from './suites/index.ts';
 import { metadataCacheSuite } from './suites/metadata-cache.ts';
@@ -22,6 +23,7 @@ export const SUITES: readonly Suite[] = [
   metadataCacheSuite,
   sqliteAppendsSuite,
   postgresAppendsSuite,
+  dynamodbAppendsSuite,
   objectStoreSuite,
   httpDoorSuite,
 ];

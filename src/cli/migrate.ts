@@ -73,16 +73,22 @@ function look(
 
 async function migrate(url: string, options: MigrateOptions, shell: Shell): Promise<void> {
   const before = await look(url, shell);
-  const applied =
+  const { applied, notes } =
     before.pending.length === 0
-      ? []
-      : await withMigrations(url, false, shell, ({ target, known }) =>
-          applyMigrations(target, known, (migration) => {
+      ? { applied: [], notes: [] }
+      : await withMigrations(url, false, shell, async ({ target, known, notes = [] }) => ({
+          applied: await applyMigrations(target, known, (migration) => {
             if (!options.json) shell.stdout.write(`applied ${nameOf(migration)}\n`);
           }),
-        );
-  if (options.json) await print(shell.stdout, `${JSON.stringify({ applied: applied.map(rowOf) })}\n`);
-  else if (applied.length === 0) await print(shell.stdout, 'nothing to apply\n');
+          notes,
+        }));
+  const said = applied.length === 0 ? [] : notes;
+  if (options.json) {
+    await print(shell.stdout, `${JSON.stringify({ applied: applied.map(rowOf), notes: said })}\n`);
+  } else {
+    const lines = applied.length === 0 ? ['nothing to apply'] : said;
+    await print(shell.stdout, lines.map((line) => `${line}\n`).join(''));
+  }
 }
 
 async function printPending(url: string, options: MigrateOptions, shell: Shell): Promise<void> {

@@ -40,7 +40,8 @@ export interface OpenedBackend {
 export interface OpenMigrationsOptions {
   clock: Clock;
   random: Random;
-  readOnly: boolean;
+  /** Only `applied` is asked, and nothing is created; false if left out. */
+  readOnly?: boolean;
 }
 
 /** A backend's schema, reached without opening its store. */
@@ -49,6 +50,8 @@ export interface OpenedMigrations {
   target: MigrationTarget;
   /** Those that this version knows, by number. */
   known: readonly Migration[];
+  /** Lines for whoever migrates: what the migrations leave to them. */
+  notes?: readonly string[];
   close(): Promise<void>;
 }
 

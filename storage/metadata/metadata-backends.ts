@@ -3,6 +3,7 @@
  * own: any backend; a driver is loaded only when its scheme is called for. The thread that opens the store.
  *
  *   sqlite:PATH            one storing thread writes
+ *   dynamodb://REGION/PREFIX?...   many brokers, single-item conditional writes
  *   memory:                for tests; hosted on the thread that opened it, gone with the process
  *   postgres://...         also postgresql://; one storing thread has all connections of a broker
  *   cockroachdb://...      likewise
@@ -31,6 +32,10 @@ const BACKENDS = {
   cockroachdb: {
     urlForm: 'cockroachdb://USER:PASSWORD@HOST:PORT/DATABASE',
     load: async () => (await import('./cockroach/cockroach-backend.ts')).cockroachBackend,
+  },
+  dynamodb: {
+    urlForm: 'dynamodb://REGION/PREFIX',
+    load: async () => (await import('./dynamodb/dynamodb-backend.ts')).dynamodbBackend,
   },
   memory: {
     urlForm: 'memory:',

@@ -12,6 +12,7 @@ import { systemClock } from '../../src/core/clock.ts';
 import { seededRandom, systemRandom } from '../../src/core/random.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import { cockroachBackend } from '../../storage/metadata/cockroach/cockroach-backend.ts';
+import { dynamodbBackend } from '../../storage/metadata/dynamodb/dynamodb-backend.ts';
 import { InstrumentedMetadataStore } from '../../storage/metadata/instrumented-metadata-store.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
@@ -24,6 +25,7 @@ import { openSqliteConnection } from '../../storage/metadata/sqlite/sqlite-conne
 import { SqliteMetadataStore } from '../../storage/metadata/sqlite/sqlite-metadata-store.ts';
 import { StoreCounters } from '../../storage/metadata/store-counters.ts';
 import { cockroachCluster, cockroachStoreUrl, onPostgres } from '../support/cockroach-store.ts';
+import { newDynamodbTarget } from '../support/dynamodb-target.ts';
 import { startPostgresWireProxy } from '../support/postgres-wire-proxy.ts';
 import { SettlingMetadataStore } from '../support/settling-metadata-store.ts';
 import { sharedPgbouncer, sharedPostgres } from '../support/shared-postgres.ts';
@@ -76,6 +78,10 @@ const VARIANTS: Record<MetadataScheme, readonly Variant[]> = {
       raceRounds: 100,
       topicCount: 200,
     },
+  ],
+  dynamodb: [
+    { name: 'dynamodb', open: openDynamodbHere, raceRounds: 1000, topicCount: 300 },
+    { name: 'dynamodb, on its thread', open: openDynamodbByUrl, raceRounds: 20, topicCount: 100 },
   ],
 };
 
@@ -175,6 +181,22 @@ async function openTwo(backend: MetadataBackend, url: string): Promise<OpenedFor
   return { store, rival, close };
 }
 
+/** Two clients with connections of their own, as two brokers have. */
+async function openDynamodbHere(): Promise<OpenedForContract> {
+  const target = await newDynamodbTarget();
+  const open = async () => {
+    const parts = { clock: systemClock, random: systemRandom, counters: new StoreCounters() };
+    return (await dynamodbBackend.open(target.url, { role: 'broker', migrate: false, ...parts })).store;
+  };
+  const [store, rival] = [await open(), await open()];
+  const close = async () => {
+    await store.close();
+    await rival.close();
+    await target.dispose();
+  };
+  return { store, rival, close };
+}
+
 /** Of statements: three in a hundred collide, three more leave their outcome open. */
 const FAULT_RATES = { collided: 0.03, denied: 0.01, lostBefore: 0.01, lostAfter: 0.01 };
 const injected = { refuse: 0, deny: 0, 'cut-before': 0, 'cut-after': 0, delay: 0 };
@@ -204,6 +226,16 @@ describe('the faults on the wire', () => {
     }
   });
 });
+
+async function openDynamodbByUrl(): Promise<OpenedForContract> {
+  const target = await newDynamodbTarget();
+  const opened = await openByUrl(target.url);
+  const close = async () => {
+    await opened.close();
+    await target.dispose();
+  };
+  return { ...opened, close };
+}
 
 function decorated(opened: OpenedForContract): OpenedForContract {
   const ignore = () => undefined;

@@ -1,12 +1,16 @@
 /**
  * A place for metadata on every backend there is, for tests of the whole broker: real servers, and URLs in them
  * that nobody used yet. Owns: the table by scheme, so that a backend without its place does not compile. Does not
- * own: the servers.
+ * own: the servers. CockroachDB's code runs on PostgreSQL unless COCKROACH_URL names a cluster.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts';
+import { type CockroachStoreUrl, cockroachStoreUrl } from './cockroach-store.ts';
+import { sharedDynalite } from './dynalite-server.ts';
+import { deleteTable, freshDynamodbUrl } from './dynamodb-target.ts';
+import { sharedPostgres } from './shared-postgres.ts';
 
 export interface MetadataPlace {
   /** The URL of a store of its own, with nothing in it. */
@@ -23,6 +27,9 @@ export type PlacedScheme = Exclude<MetadataScheme, 'memory'>;
 
 export const METADATA_PLACES: Record<PlacedScheme, () => Promise<MetadataPlace>> = {
   sqlite: sqlitePlace,
+  postgres: async () => sharedServerPlace(async () => (await sharedPostgres()).storeUrl()),
+  cockroachdb: cockroachPlace,
+  dynamodb: dynamodbPlace,
 };
 
 async function sqlitePlace(): Promise<MetadataPlace> {
@@ -33,5 +40,41 @@ async function sqlitePlace(): Promise<MetadataPlace> {
     args: [],
     env: {},
     end: () => rm(folder, { recursive: true }),
+  };
+}
+
+/** The server ends with the tests of the process, and all stores with it. */
+function sharedServerPlace(freshUrl: () => Promise<string>): MetadataPlace {
+  return { freshUrl, args: ['--migrate'], env: {}, end: async () => undefined };
+}
+
+async function cockroachPlace(): Promise<MetadataPlace> {
+  const made: CockroachStoreUrl[] = [];
+  return {
+    ...sharedServerPlace(async () => {
+      const store = await cockroachStoreUrl();
+      made.push(store);
+      return store.url;
+    }),
+    async end() {
+      for (const store of made) await store.drop();
+    },
+  };
+}
+
+async function dynamodbPlace(): Promise<MetadataPlace> {
+  if (process.env.DYNAMODB_URL === undefined) await sharedDynalite();
+  const made: string[] = [];
+  return {
+    async freshUrl() {
+      const url = await freshDynamodbUrl();
+      made.push(url);
+      return url;
+    },
+    args: ['--migrate'],
+    env: {},
+    async end() {
+      for (const url of made) await deleteTable(url);
+    },
   };
 }

@@ -11,7 +11,7 @@ export const cockroachBackend: MetadataBackend = {
     return { store: await openCockroachStore(url, options) };
   },
 
-  openMigrations(url, { clock, random }) {
-    return openCockroachMigrations(url, { clock, random, counters: new StoreCounters() });
+  openMigrations(url, { readOnly = false, ...parts }) {
+    return openCockroachMigrations(url, { ...parts, readOnly, counters: new StoreCounters() });
   },
 };

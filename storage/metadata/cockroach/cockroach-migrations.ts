@@ -65,7 +65,7 @@ export async function readApplied(session: PgSession, schemaName: string): Promi
   );
   if (count === 0) return [];
   const table = `${quoteIdentifier(schemaName)}.schema_migrations`;
-  const rows = await session.runText(`SELECT number, name, checksum FROM ${table} ORDER BY number`);
+  const rows = await session.runText(`SELECT number, name, checksum, breaking FROM ${table} ORDER BY number`);
   return rows as unknown as AppliedMigration[];
 }
 
@@ -108,16 +108,17 @@ async function runStep(
   const schema = await prepareSchema(session, settings);
   const name = quoteIdentifier(schemaName);
   await session.runText(`CREATE TABLE IF NOT EXISTS ${name}.schema_migrations (
-    number INT8 PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at_ms INT8 NOT NULL)`);
+    number INT8 PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at_ms INT8 NOT NULL,
+    breaking BOOL NOT NULL)`);
   const text = migrationText(sqlOf(migration), capabilities, schema);
   if (text !== null) await session.runText(text);
   await session.run(
     {
       name: 'recordMigration',
-      text: `INSERT INTO ${name}.schema_migrations (number, name, checksum, applied_at_ms) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (number) DO NOTHING`,
+      text: `INSERT INTO ${name}.schema_migrations (number, name, checksum, applied_at_ms, breaking)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT (number) DO NOTHING`,
     },
-    [migration.number, migration.name, migration.checksum, Math.floor(clock.wallMs())],
+    [migration.number, migration.name, migration.checksum, Math.floor(clock.wallMs()), migration.breaking],
   );
 }
 

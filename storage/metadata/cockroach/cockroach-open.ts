@@ -144,9 +144,12 @@ async function migrateSchema(settings: CockroachSettings, parts: OpenParts): Pro
   }
 }
 
-export async function openCockroachMigrations(text: string, parts: OpenParts): Promise<OpenedMigrations> {
+export async function openCockroachMigrations(
+  text: string,
+  parts: OpenParts & { readOnly: boolean },
+): Promise<OpenedMigrations> {
   const settings = readCockroachUrl(text);
-  const connections = await connectForMigrations(settings, parts);
+  const connections = await connectForMigrations(settings, parts, parts.readOnly ? 'reader' : 'broker');
   return {
     target: migrationTarget(connections, settings, parts.clock),
     known: readSqlMigrations('cockroach'),
@@ -182,9 +185,13 @@ async function gatewayRegion(session: PgSession): Promise<string> {
   return region as string;
 }
 
-function connectForMigrations(settings: CockroachSettings, parts: OpenParts): Promise<PgConnections> {
+function connectForMigrations(
+  settings: CockroachSettings,
+  parts: OpenParts,
+  role: MetadataRole = 'broker',
+): Promise<PgConnections> {
   const url = { ...settings.url, statementMs: MIGRATION_MS, lockMs: MIGRATION_MS };
-  return connectCockroach({ ...settings, url }, 'broker', parts, migrationMeaning);
+  return connectCockroach({ ...settings, url }, role, parts, migrationMeaning);
 }
 
 /** Connections of a store or, with the meaning of failures there, of its migrations. */

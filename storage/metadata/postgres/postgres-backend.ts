@@ -12,7 +12,7 @@ export const postgresBackend: MetadataBackend = {
     return { store: await openPostgresStore(url, options) };
   },
 
-  openMigrations(url, { clock, random }) {
-    return openPostgresMigrations(url, { clock, random, counters: new StoreCounters() });
+  openMigrations(url, { readOnly = false, ...parts }) {
+    return openPostgresMigrations(url, { ...parts, readOnly, counters: new StoreCounters() });
   },
 };

@@ -103,11 +103,21 @@ export async function openPostgresStore(
   }
 }
 
-export async function openPostgresMigrations(text: string, parts: OpenParts): Promise<OpenedMigrations> {
+/** With `readOnly` as a reader, who neither waits for those that migrate nor keeps them waiting. */
+export async function openPostgresMigrations(
+  text: string,
+  parts: OpenParts & { readOnly: boolean },
+): Promise<OpenedMigrations> {
+  const { readOnly, clock } = parts;
   const settings = readPostgresUrl(text);
-  const connections = await connect(settings, 'broker', parts);
+  const connections = await connect(settings, readOnly ? 'reader' : 'broker', parts);
+  const target = migrationTarget(connections, settings, clock);
+  const session: MigrationSession = {
+    applied: () => connections.readWithin((one) => appliedMigrations(one, settings.schema)),
+    apply: () => Promise.reject(new Error('a migration was applied through a target that only reads')),
+  };
   return {
-    target: migrationTarget(connections, settings, parts.clock),
+    target: readOnly ? { ...target, exclusively: (work) => rightsMissing(work(session)) } : target,
     known: readSqlMigrations('postgres'),
     close: () => connections.close(),
   };
@@ -209,7 +219,7 @@ async function appliedMigrations(session: PgSession, schema: string): Promise<Ap
     [table],
   );
   if (!exists) return [];
-  const rows = await session.runText(`SELECT number, name, checksum FROM ${table} ORDER BY number`);
+  const rows = await session.runText(`SELECT number, name, checksum, breaking FROM ${table} ORDER BY number`);
   return rows as unknown as AppliedMigration[];
 }
 
@@ -224,7 +234,7 @@ function migrationTarget(
   const sessionOf = (session: PgSession): MigrationSession => ({
     applied: () => appliedMigrations(session, schema),
     async apply(migration) {
-      const { number, checksum } = migration;
+      const { number, checksum, breaking } = migration;
       // Not IF NOT EXISTS: that asks for the right to create one even where it is there.
       const [{ exists }] = await session.run(
         { name: 'hasSchema', text: 'SELECT to_regnamespace($1) IS NOT NULL AS exists' },
@@ -234,16 +244,18 @@ function migrationTarget(
       await session.runText(`SET LOCAL search_path TO ${name}`);
       await session.runText(
         `CREATE TABLE IF NOT EXISTS schema_migrations (
-           number integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, applied_at_ms bigint NOT NULL
+           number integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, applied_at_ms bigint NOT NULL,
+           breaking boolean NOT NULL
          )`,
       );
       await session.runText(sqlOf(migration));
       await session.run(
         {
           name: 'recordMigration',
-          text: `INSERT INTO ${name}.schema_migrations (number, name, checksum, applied_at_ms) VALUES ($1, $2, $3, $4)`,
+          text: `INSERT INTO ${name}.schema_migrations (number, name, checksum, applied_at_ms, breaking)
+            VALUES ($1, $2, $3, $4, $5)`,
         },
-        [number, migration.name, checksum, Math.floor(clock.wallMs())],
+        [number, migration.name, checksum, Math.floor(clock.wallMs()), breaking],
       );
     },
   });

@@ -20,7 +20,7 @@ export const sqliteBackend: MetadataBackend = {
     return { store, afterWrite: () => store.writeBackIfDue() };
   },
 
-  async openMigrations(url, { clock, readOnly }) {
+  async openMigrations(url, { clock, readOnly = false }) {
     const { target, close } = openSqliteMigrations({ path: pathOf(url), clock, readOnly });
     return { target, known: readSqlMigrations('sqlite'), close: async () => close() };
   },

@@ -34,7 +34,7 @@ describe('migrate', () => {
     const path = newPath();
     assert.equal(await migrate(path), ALL_APPLIED);
     assert.equal(await migrate(path), 'nothing to apply\n');
-    assert.equal(await migrate(path, '--json'), '{"applied":[]}\n');
+    assert.equal(await migrate(path, '--json'), '{"applied":[],"notes":[]}\n');
     const applied = JSON.parse(await migrate(newPath(), '--json')).applied;
     assert.deepEqual(
       applied,

@@ -374,7 +374,10 @@ describe('the schema of PostgreSQL', () => {
     await close();
     const { store } = await openPostgresStore(url, { migrate: false });
     await store.close();
-    await client.query(`INSERT INTO "${schemaOf(url)}".schema_migrations VALUES (2, 'of-tomorrow', 'x', 1)`);
+    const migrations = `"${schemaOf(url)}".schema_migrations`;
+    await client.query(`INSERT INTO ${migrations} VALUES (2, 'of-tomorrow', 'x', 1, false)`);
+    await (await openPostgresStore(url, { migrate: false })).store.close();
+    await client.query(`UPDATE ${migrations} SET breaking = true WHERE number = 2`);
     await failsToOpen(url, 'schema-too-new');
     await client.end();
   });

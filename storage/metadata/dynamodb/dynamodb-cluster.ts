@@ -1,0 +1,102 @@
+/**
+ * The cluster's item, and what moves a cluster from store to store. Owns: making, importing and retiring a cluster.
+ * Does not own: the rows that are imported (each group puts its own). The thread that hosts the store.
+ *
+ * A cluster is made heads first, then its own item, put if absent (the one commit point): whoever sees a cluster
+ * finds all its heads, and no head is ever made again where one was lost. A proposal that lost the race may leave
+ * heads beyond the count, at zero, which nobody reads.
+ */
+import { StreamHouseError } from '../../../src/core/errors.ts';
+import {
+  checkImportedCluster,
+  checkImportedRows,
+  checkInteger,
+  newCluster,
+  noCluster,
+} from '../check-input.ts';
+import type { ClusterInfo, ImportedRows, NewCluster, ShardHead } from '../metadata-store.ts';
+import type { DynamodbCatalogue } from './dynamodb-catalogue.ts';
+import type { DynamodbCounters } from './dynamodb-counters.ts';
+import type { DynamodbHeads } from './dynamodb-heads.ts';
+import { CLUSTER_KEY, clusterItem, clusterOf, headItem } from './dynamodb-items.ts';
+import type { DynamodbLog } from './dynamodb-log.ts';
+import type { DynamodbObjects } from './dynamodb-objects.ts';
+import { allWritten } from './dynamodb-outcomes.ts';
+import type { DynamodbRequests } from './dynamodb-requests.ts';
+
+export interface ClusterParts {
+  requests: DynamodbRequests;
+  heads: DynamodbHeads;
+  catalogue: DynamodbCatalogue;
+  counters: DynamodbCounters;
+  log: DynamodbLog;
+  objects: DynamodbObjects;
+  bodyBytesMax: number;
+}
+
+export class DynamodbCluster {
+  readonly #parts: ClusterParts;
+
+  constructor(parts: ClusterParts) {
+    this.#parts = parts;
+  }
+
+  async init(proposed: NewCluster): Promise<ClusterInfo> {
+    checkInteger(proposed.shardCount, 'shardCount', 1);
+    const cluster = newCluster(proposed);
+    const { requests, heads } = this.#parts;
+    const present = await heads.getCluster();
+    if (present !== null) return present;
+    const empty = Array.from({ length: cluster.shardCount }, (_, shard) => headItem(emptyHead(shard)));
+    await allWritten(empty.map((item) => requests.putIfAbsent(item)));
+    await requests.putIfAbsent(clusterItem(cluster));
+    const made = await heads.getCluster();
+    if (made === null)
+      throw new StreamHouseError('corrupt-store', `${requests.description}: the cluster is gone`);
+    return made;
+  }
+
+  async import(rows: ImportedRows): Promise<void> {
+    const { requests, catalogue, counters, log, objects, bodyBytesMax } = this.#parts;
+    checkImportedRows(rows, bodyBytesMax);
+    requests.checkOpen();
+    const { topics = [], deletedTopics = [], heads = [], entries = [], lastIds } = rows;
+    // Ids first: whatever else comes of this, none is given twice.
+    if (lastIds !== undefined) await counters.raise(lastIds);
+    await catalogue.import(topics, deletedTopics);
+    await log.import(entries);
+    log.copies.forget(heads.map(({ shard }) => shard));
+    await allWritten(heads.map((head) => requests.put(headItem(head), 'idempotent', { lane: 'bulk' })));
+    await objects.import(rows.objects ?? []);
+  }
+
+  async importCluster(cluster: ClusterInfo): Promise<void> {
+    const { requests, heads } = this.#parts;
+    const present = await heads.getCluster();
+    const shards = new Set((await heads.list()).map(({ shard }) => shard));
+    checkImportedCluster(cluster, present, (shard) => shards.has(shard));
+    const condition = {
+      text: 'attribute_not_exists(#pk) OR #storeIncarnation = :storeIncarnation',
+      values: { storeIncarnation: cluster.storeIncarnation },
+    };
+    if (await requests.put(clusterItem(cluster), 'once', { condition })) {
+      await heads.getCluster();
+      return;
+    }
+    checkImportedCluster(cluster, await heads.getCluster(), () => true);
+  }
+
+  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
+    const { requests } = this.#parts;
+    const set = storeIncarnation === null ? 'REMOVE #movedTo' : 'SET #movedTo = :movedTo';
+    const values: Record<string, string> = storeIncarnation === null ? {} : { movedTo: storeIncarnation };
+    const change = { set, condition: 'attribute_exists(#pk)', values };
+    const item = await requests.update(CLUSTER_KEY, change, 'once', { returnsItem: true });
+    if (item === null) throw noCluster(requests.description);
+    return clusterOf(item);
+  }
+}
+
+function emptyHead(shard: number): ShardHead {
+  return { shard, headSeq: 0, headCommitId: '', epoch: 0, holder: 0, checkpoint: null, trimmedThrough: 0 };
+}
