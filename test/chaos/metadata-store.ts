@@ -10,9 +10,10 @@ import { setTimeout as sleepMs } from 'node:timers/promises';
 import { systemClock } from '../../src/core/clock.ts';
 import { kindOf } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
+import { METADATA_METHODS } from '../../storage/metadata/forwarding-metadata-store.ts';
 import type { MetadataStore, Topic } from '../../storage/metadata/metadata-store.ts';
 import { MemoryObjectStore } from '../../storage/objects/memory-object-store.ts';
-import { FaultyMetadataStore } from '../support/faulty-metadata-store.ts';
+import { FaultyMetadataStore, type MetadataCall } from '../support/faulty-metadata-store.ts';
 import { FaultyObjectStore } from '../support/faulty-object-store.ts';
 import { type InlineAnswer, InlineBroker, SHARDS } from '../support/inline-broker.ts';
 
@@ -198,11 +199,16 @@ function badDays(open: () => Promise<{ store: MetadataStore; close(): Promise<vo
       injected++;
       return true;
     };
+    // No store leaves the outcome of a read open.
+    const atWrites = (chance: number) => {
+      const isHit = at(chance);
+      return ({ method }: MetadataCall) => METADATA_METHODS[method] === 'write' && isHit();
+    };
     const counts = { acknowledged: 0, nothing: 0, unknown: 0 };
     for (let round = 0; round < 6; round++) {
       store.inject({ on: at(0.08), effect: { kind: 'error-before' } });
-      store.inject({ on: at(0.08), effect: { kind: 'error-before', code: 'store-unknown' } });
-      store.inject({ on: at(0.08), effect: { kind: 'error-after' } });
+      store.inject({ on: atWrites(0.08), effect: { kind: 'error-before', code: 'store-unknown' } });
+      store.inject({ on: atWrites(0.08), effect: { kind: 'error-after' } });
       objects.fault = () => (random.unit() < 0.05 ? { kind: 'error-after-success' } : undefined);
       const sending: Promise<InlineAnswer>[] = [];
       for (let i = 0; i < 60; i++) {

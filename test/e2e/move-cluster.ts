@@ -10,19 +10,14 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { RestClient } from '../../src/client/rest-client.ts';
 import { BrokerProcess } from '../support/broker-process.ts';
+import { METADATA_PLACES, type MetadataPlace, type PlacedScheme } from '../support/metadata-places.ts';
 import { readPartition } from '../support/record-ledger.ts';
 import { type CliResult, cli } from '../support/test-shell.ts';
 
-/** A metadata store for one suite, empty. */
-export interface MetadataPlace {
-  name: string;
-  /** `folder`: for what is a file. */
-  open(
-    folder: string,
-  ): Promise<{ url: string; env?: Readonly<Record<string, string>>; end?(): Promise<void> }>;
+/** A metadata store on the way, empty at first. */
+interface OpenedPlace extends MetadataPlace {
+  url: string;
 }
-
-type OpenedPlace = Awaited<ReturnType<MetadataPlace['open']>> & { name: string };
 
 const SMALL = [
   ...['--flush-window', '10ms', '--checkpoint-log-bytes', '4KiB', '--checkpoint-interval', '1s'],
@@ -117,32 +112,36 @@ async function copy(from: OpenedPlace, to: OpenedPlace, ...more: string[]): Prom
   return cli(['metadata', 'copy', '--from', from.url, '--to', to.url, ...more]);
 }
 
-/** Moves one cluster through `places` in their order. */
-export function moveClusterSuite(places: readonly MetadataPlace[]): void {
-  describe(`a cluster moves: ${places.map(({ name }) => name).join(' -> ')}`, () => {
+/** Moves one cluster through fresh stores of these schemes in their order. */
+export function moveClusterSuite(schemes: readonly PlacedScheme[]): void {
+  describe(`a cluster moves: ${schemes.join(' -> ')}`, () => {
     let folder: string;
     let cluster: Cluster;
     const opened: OpenedPlace[] = [];
     before(async () => {
       folder = await mkdtemp(join(tmpdir(), 'streamhouse-move-'));
       cluster = new Cluster(folder);
-      for (const place of places) opened.push({ name: place.name, ...(await place.open(folder)) });
+      for (const scheme of schemes) {
+        const place = await METADATA_PLACES[scheme]();
+        opened.push({ ...place, url: await place.freshUrl() });
+      }
     });
     after(async () => {
       await cluster.end();
-      for (const { end } of opened) await end?.();
+      for (const place of opened) await place.end();
       await rm(folder, { recursive: true });
     });
 
-    it(`begins on ${places[0].name}`, async () => {
+    it(`begins on ${schemes[0]}`, async () => {
       await cluster.start(opened[0]);
       await createAndFill(cluster);
       await cluster.readsEverything();
       await cluster.stop();
     });
 
-    for (let step = 1; step < places.length; step++) {
-      it(`goes on on ${places[step].name}`, () => move(cluster, opened[step - 1], opened[step], step));
+    for (let step = 1; step < schemes.length; step++) {
+      it(`goes on on ${schemes[step]}, step ${step}`, () =>
+        move(cluster, opened[step - 1], opened[step], step));
     }
 
     it('leaves everything as verify wants it, and the stores behind it refused', async () => {
