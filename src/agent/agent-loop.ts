@@ -138,6 +138,8 @@ export class AgentLoop {
       this.#heartbeatFailures = 0;
     } catch (error) {
       const failure = asOperatingError(error, 'store-unavailable', 'heartbeat');
+      // Whoever stops has given its registration up: a heartbeat still under way finds it gone.
+      if (this.#stopped) return;
       // A batching worker that is started again registers anew: that is no rival.
       const ours = this.#registering || incarnation !== this.#incarnation;
       if (failure.code === 'agent-not-found' && !ours) {

@@ -50,6 +50,19 @@ function heartbeats(store: FaultyMetadataStore): number {
 }
 
 describe('the agent loop', () => {
+  it('is not alarmed by a heartbeat that was under way when it stopped and gave its registration up', async () => {
+    const { store, loop, replaced, warned } = makeAgent();
+    await loop.register();
+    const late = Promise.withResolvers<void>();
+    store.inject({ on: 'heartbeat', effect: { kind: 'delay', before: late.promise } });
+    await until(() => heartbeats(store) === 1);
+    loop.stop();
+    await loop.deregister();
+    late.resolve();
+    await sleepMs(20);
+    assert.deepEqual([replaced, warned], [[], []]);
+  });
+
   it('takes no new registration of its own for a rival, however late its reply', async () => {
     const { store, loop, replaced } = makeAgent();
     await loop.register();
