@@ -11,9 +11,11 @@
  *
  * Two instances may copy the same entry, late, after it was trimmed too: an entry's item is put if absent and always
  * with the same bytes, since only what is committed is copied and a seq is committed once. A copy that comes after
- * the trim lies below the head's mark, where no reader looks, until the next trim deletes it.
+ * the trim lies below the head's mark, where no reader looks, until the next trim deletes it. An item that is there
+ * already is looked at all the same: what another cluster left under the key must not pass for the copy.
  */
-import { entryItem, type StoredEntry } from './dynamodb-items.ts';
+import { StreamHouseError } from '../../../src/core/errors.ts';
+import { entryItem, entryKey, entryOf, type StoredEntry } from './dynamodb-items.ts';
 import type { DynamodbRequests } from './dynamodb-requests.ts';
 
 interface Newest {
@@ -61,7 +63,14 @@ export class EntryCopies {
   }
 
   async #copy(newest: Newest, entry: StoredEntry): Promise<void> {
-    await this.#requests.putIfAbsent(entryItem(entry));
+    if (!(await this.#requests.putIfAbsent(entryItem(entry)))) {
+      const there = await this.#requests.get(entryKey(entry.shard, entry.seq));
+      // null: trimmed meanwhile, and so needed no more.
+      if (there !== null && entryOf(entry.shard, there).commitId !== entry.commitId) {
+        const what = `another entry lies where entry ${entry.seq} of shard ${entry.shard} is to be copied`;
+        throw new StreamHouseError('corrupt-store', what, { shard: entry.shard, seq: entry.seq });
+      }
+    }
     newest.entry = null;
   }
 

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import { entryItem } from '../../../../storage/metadata/dynamodb/dynamodb-items.ts';
 import type { DynamodbMetadataStore } from '../../../../storage/metadata/dynamodb/dynamodb-metadata-store.ts';
 import type { LogEntry } from '../../../../storage/metadata/metadata-store.ts';
 import { failsWith } from '../../../contract/metadata-store-rig.ts';
@@ -57,6 +58,21 @@ describe('bodies of every size around the bounds', () => {
       assert.equal(commitId, entries[i].commitId);
     }
     assert.deepEqual(seqs(await store.readEntries(shard, 0, 400_000)), [1, 2, 3, 4, 5]);
+  });
+});
+
+describe('a row that lies where the newest entry is to be copied', () => {
+  it('is never taken for that entry: the head keeps it, and the next append is refused', async () => {
+    const store = rig.store();
+    await appended(store, [entryOf(shard, 1)]);
+    // What a copy of another cluster left under a key that this log had not reached.
+    const foreign = { shard, seq: 2, epoch: 1, commitId: 'of-another-cluster', stored: {} };
+    await rig.putItem(entryItem(foreign));
+    const entry = entryOf(shard, 2);
+    await appended(store, [entry]);
+    await failsWith('corrupt-store', store.appendEntries([entryOf(shard, 3)], []));
+    await failsWith('corrupt-store', rig.store().appendEntries([entryOf(shard, 3)], []));
+    assert.deepEqual(await rig.store().readEntries(shard, 1, 1e9), [entry]);
   });
 });
 
