@@ -75,6 +75,17 @@ export function checkImportedRows(rows: ImportedRows, bodyBytesMax: number): voi
   for (const last of Object.values(rows.lastIds ?? {})) checkInteger(last, 'a last id');
 }
 
+/** Whether a call puts anything over what is there: ids are only raised. */
+export function hasImportedRows({ lastIds: _, ...rows }: ImportedRows): boolean {
+  return Object.values(rows).some((some) => some.length > 0);
+}
+
+/** Throws 'conflict' for rows where there is a cluster: brokers may have gone on from where its copy stood. */
+export function checkImportTarget(rows: ImportedRows, present: ClusterInfo | null): void {
+  if (present === null || !hasImportedRows(rows)) return;
+  throw new StreamHouseError('conflict', `the store holds cluster ${present.clusterId} already`);
+}
+
 /** A cluster as it is in the store where it is created. */
 export function newCluster({
   clusterId,

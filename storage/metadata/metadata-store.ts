@@ -285,7 +285,8 @@ export interface MetadataStore {
   /**
    * Puts rows as they are, over what is there under the same key (a topic's keys are its id and its name: whoever
    * had the name is gone); entries without a look at the head, in any order; ids are only raised. Needs no cluster
-   * row. Idempotent. The heads come first: entries, pages (putPages) and checkpoints (putCheckpoint) after theirs.
+   * row, and where there is one 'conflict' (but for ids): a copier that slept must not put a living cluster back.
+   * Idempotent. The heads come first: entries, pages (putPages) and checkpoints (putCheckpoint) after theirs.
    */
   importRows(rows: ImportedRows): Promise<void>;
   /**

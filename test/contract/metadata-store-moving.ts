@@ -385,6 +385,32 @@ export function importedClusterContract(settings: ContractSettings): void {
     for (const shard of [0, 1, 2]) await goesOn(rig(), shard);
   });
 
+  it('is put back by no copier that slept until it was there', async () => {
+    const { store, rival } = rig();
+    const [head] = await store.listLeases();
+    const entry = rig().entry(0, 1, { epoch: head.epoch });
+    const looks = async () => [await store.listLeases(), await store.readEntries(0, 0, 1e9)];
+    const before = await looks();
+    const object = { ...objectRow(5, 1), markedAtMs: null };
+    for (const rows of [
+      { heads: [headOf(0, entry)] },
+      { heads: [headOf(0, null)] },
+      { entries: [entry] },
+      { topics: [topicRow(41, 'a')] },
+      { deletedTopics: [topicRow(41, 'a')] },
+      { objects: [object], lastIds: { topic: 77, incarnation: 0, producer: 0 } },
+    ]) {
+      await failsWith('conflict', rival.importRows(rows));
+    }
+    assert.deepEqual(await looks(), before);
+    assert.deepEqual(await store.listTopics({ limit: 1 }), []);
+    assert.deepEqual(await store.listDeletedTopics({ afterTopicId: 0, limit: 1 }), []);
+    assert.deepEqual(await store.getObjects([object.object]), [null]);
+    // Ids are only raised, which does no harm.
+    await rival.importRows({ heads: [], lastIds: { topic: 7, incarnation: 0, producer: 0 } });
+    assert.equal((await store.getLastIds()).topic, 7);
+  });
+
   it('is marked as moved and taken back, and nothing else of it changes', async () => {
     const { store, rival } = rig();
     assert.deepEqual(await store.setMovedTo('s-10'), { ...CLUSTER, movedTo: 's-10' });

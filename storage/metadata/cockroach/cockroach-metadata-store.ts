@@ -14,9 +14,11 @@ import {
   checkDrops,
   checkEntries,
   checkImportedRows,
+  checkImportTarget,
   checkInteger,
   checkObjectRows,
   checkPages,
+  hasImportedRows,
   unfinishedCopy,
 } from '../check-input.ts';
 import type {
@@ -46,7 +48,7 @@ import {
   shardNotFound,
   sharedImportCalls,
 } from '../pg-wire/pg-metadata-store.ts';
-import { agentOf, headColumns, headOf } from '../pg-wire/pg-rows.ts';
+import { agentOf, clusterOf, headColumns, headOf } from '../pg-wire/pg-rows.ts';
 import type { PgRow, PgSession, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
 import { integerArray, joinBytes } from '../pg-wire/pg-values.ts';
 import {
@@ -422,6 +424,10 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     this.checkWriter();
     const taken = structuredClone(rows);
     await this.connections.transaction(async (session) => {
+      if (hasImportedRows(taken)) {
+        const [row] = await session.run(this.sql.getCluster);
+        checkImportTarget(taken, row ? clusterOf(row) : null);
+      }
       for (const [statement, values] of this.#importCalls(taken)) await session.run(statement, values);
       await this.#importEntries(session, taken.entries ?? []);
     });

@@ -10,15 +10,26 @@ import { StreamHouseError } from '../../../src/core/errors.ts';
 import {
   checkImportedCluster,
   checkImportedRows,
+  checkImportTarget,
   checkInteger,
+  hasImportedRows,
   newCluster,
   noCluster,
+  unfinishedCopy,
 } from '../check-input.ts';
 import type { ClusterInfo, ImportedRows, NewCluster, ShardHead } from '../metadata-store.ts';
 import type { DynamodbCatalogue } from './dynamodb-catalogue.ts';
 import type { DynamodbCounters } from './dynamodb-counters.ts';
 import type { DynamodbHeads } from './dynamodb-heads.ts';
-import { CLUSTER_KEY, clusterItem, clusterOf, headItem } from './dynamodb-items.ts';
+import {
+  CLUSTER_KEY,
+  clusterItem,
+  clusterOf,
+  HEAD_PROJECTION,
+  headItem,
+  headKey,
+  headOf,
+} from './dynamodb-items.ts';
 import type { DynamodbLog } from './dynamodb-log.ts';
 import type { DynamodbObjects } from './dynamodb-objects.ts';
 import { allWritten } from './dynamodb-outcomes.ts';
@@ -47,7 +58,16 @@ export class DynamodbCluster {
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();
     if (present !== null) return present;
-    const empty = Array.from({ length: cluster.shardCount }, (_, shard) => headItem(emptyHead(shard)));
+    const shards = Array.from({ length: cluster.shardCount }, (_, shard) => shard);
+    // A proposal that came to nothing leaves heads at zero; what a copy leaves was taken by somebody before.
+    const there = await requests.getMany(shards.map(headKey), { projection: HEAD_PROJECTION });
+    if (there.some((item, shard) => item !== null && headOf(shard, item).epoch > 0)) {
+      // Or a rival was first, and its brokers have begun.
+      const other = await heads.getCluster();
+      if (other !== null) return other;
+      throw unfinishedCopy(requests.description);
+    }
+    const empty = shards.map((shard) => headItem(emptyHead(shard)));
     await allWritten(empty.map((item) => requests.putIfAbsent(item)));
     await requests.putIfAbsent(clusterItem(cluster));
     const made = await heads.getCluster();
@@ -61,13 +81,27 @@ export class DynamodbCluster {
     checkImportedRows(rows, bodyBytesMax);
     requests.checkOpen();
     const { topics = [], deletedTopics = [], heads = [], entries = [], lastIds } = rows;
+    if (hasImportedRows(rows)) checkImportTarget(rows, await this.#parts.heads.getCluster());
     // Ids first: whatever else comes of this, none is given twice.
     if (lastIds !== undefined) await counters.raise(lastIds);
     await catalogue.import(topics, deletedTopics);
     await log.import(entries);
     log.copies.forget(heads.map(({ shard }) => shard));
-    await allWritten(heads.map((head) => requests.put(headItem(head), 'idempotent', { lane: 'bulk' })));
+    await allWritten(heads.map((head) => this.#importHead(head)));
     await objects.import(rows.objects ?? []);
+  }
+
+  /**
+   * A head never goes back: neither by a copier that slept since it looked for a cluster, nor by a request that was
+   * given up and arrives late.
+   */
+  async #importHead(head: ShardHead): Promise<void> {
+    const condition = {
+      text: 'attribute_not_exists(#pk) OR (#seq <= :seq AND #epoch <= :epoch)',
+      values: { seq: head.headSeq, epoch: head.epoch },
+    };
+    if (await this.#parts.requests.put(headItem(head), 'idempotent', { condition, lane: 'bulk' })) return;
+    throw new StreamHouseError('conflict', `the head of shard ${head.shard} is ahead of the one to copy`);
   }
 
   async importCluster(cluster: ClusterInfo): Promise<void> {

@@ -12,6 +12,7 @@ import {
   checkEntries,
   checkImportedCluster,
   checkImportedRows,
+  checkImportTarget,
   checkInteger,
   checkObjectRows,
   checkPages,
@@ -499,6 +500,7 @@ export class MemoryMetadataStore implements MetadataStore {
   async importRows(rows: ImportedRows): Promise<void> {
     const state = this.#open();
     checkImportedRows(rows, this.bodyBytesMax);
+    checkImportTarget(rows, state.cluster);
     for (const topic of rows.topics ?? []) {
       const before = state.topicsByName.get(topic.name);
       if (before) state.topicsById.delete(before.topicId);

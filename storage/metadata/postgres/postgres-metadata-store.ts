@@ -13,9 +13,11 @@ import {
   checkDrops,
   checkEntries,
   checkImportedRows,
+  checkImportTarget,
   checkInteger,
   checkObjectRows,
   checkPages,
+  hasImportedRows,
   unfinishedCopy,
 } from '../check-input.ts';
 import type {
@@ -246,6 +248,12 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     this.checkWriter();
     const calls = importCalls(this.sql, rows);
     await this.connections.transaction(async (session) => {
+      if (hasImportedRows(rows)) {
+        // No cluster comes to be from here to the commit.
+        await session.run(this.sql.lockCluster);
+        const [row] = await session.run(this.sql.getCluster);
+        checkImportTarget(rows, row ? clusterOf(row) : null);
+      }
       for (const [statement, values] of calls) await session.run(statement, values);
     });
   }

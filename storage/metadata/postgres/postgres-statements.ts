@@ -284,6 +284,8 @@ function agentTexts(s: string) {
 /** Of `metadata copy`: rows as another store holds them. */
 function movingTexts(s: string) {
   return {
+    /** Against the cluster's row, not against others that import. */
+    lockCluster: `LOCK TABLE ${s}.cluster IN SHARE MODE`,
     importHeads: `
       INSERT INTO ${s}.heads (shard, head_seq, head_commit_id, epoch, holder, checkpoint_seq, checkpoint_writer,
         trimmed_through)

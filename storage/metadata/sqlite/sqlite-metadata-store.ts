@@ -13,6 +13,7 @@ import {
   checkEntries,
   checkImportedCluster,
   checkImportedRows,
+  checkImportTarget,
   checkInteger,
   checkObjectRows,
   checkPages,
@@ -523,6 +524,7 @@ export class SqliteMetadataStore implements MetadataStore {
     checkImportedRows(rows, this.bodyBytesMax);
     const run = this.#run;
     this.#write(() => {
+      checkImportTarget(rows, run.getCluster.get() ?? null);
       for (const topic of rows.topics ?? []) run.importTopic.run(topicRow(topic));
       for (const topic of rows.deletedTopics ?? []) run.importDeletedTopic.run(topicRow(topic));
       for (const { checkpoint, ...head } of rows.heads ?? []) {

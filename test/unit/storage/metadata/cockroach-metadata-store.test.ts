@@ -155,6 +155,7 @@ describe('rows with a home region', () => {
     const copied = { ...entry(4, 1, 3), commitId: 'copied' };
     const head = { ...(await east.readHead(4)), headSeq: 1, headCommitId: 'copied', epoch: 3 };
     const object = { ...objectRow(5, 5), markedAtMs: null };
+    await client.query(`DELETE FROM ${schema}.cluster`);
     for (const store of [europe, west]) {
       await store.importRows({ heads: [head], entries: [copied], objects: [object] });
     }
@@ -313,6 +314,7 @@ describe('bodies in chunks', () => {
     const large = entry(1, 1, 1, bodyOf(2 * ROW_BYTES_MAX, 9));
     const small = { ...large, body: bytesOf('small') };
     const before = await chunks('e');
+    await client.query(`DELETE FROM ${schema}.cluster`);
     await store.importRows({ entries: [small] });
     assert.deepEqual(await store.readEntries(1, 0, 1), [small]);
     assert.equal(before - (await chunks('e')), 8);
@@ -327,12 +329,12 @@ describe('a long log', () => {
     const { url } = await onPostgres();
     const store = await openCockroachStore(url, { ...parts(), role: 'broker', migrate: true });
     try {
-      await store.initCluster(CLUSTER);
       const entries = Array.from({ length: 5000 }, (_, i) => entry(0, i + 1, 0));
+      const at5000 = { shard: 0, headSeq: 5000, headCommitId: entries[4999].commitId, epoch: 0, holder: 0 };
+      const checkpoint = { seq: 4900, writer: 1 };
+      await store.importRows({ heads: [{ ...at5000, checkpoint, trimmedThrough: 0 }] });
       for (let i = 0; i < entries.length; i += 500)
         await store.importRows({ entries: entries.slice(i, i + 500) });
-      const head = { ...(await store.readHead(0)), headSeq: 5000, headCommitId: entries[4999].commitId };
-      await store.importRows({ heads: [{ ...head, checkpoint: { seq: 4900, writer: 1 } }] });
       assert.deepEqual(await store.readEntries(0, 0, 1e9), entries);
       const bytes = entries.slice(100, 400).reduce((sum, { body }) => sum + body.length, 0);
       assert.deepEqual(await store.readEntries(0, 100, bytes), entries.slice(100, 400));

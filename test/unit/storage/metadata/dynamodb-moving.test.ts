@@ -102,6 +102,24 @@ describe('a cluster copied to DynamoDB', () => {
   });
 });
 
+describe('a head on DynamoDB', () => {
+  it('is put back by no request that comes late', async () => {
+    const rig = await DynamodbRig.start(0);
+    try {
+      const store = rig.store();
+      const newer = head(0, { headSeq: 5, headCommitId: 'c-5', epoch: 3 });
+      await store.importRows({ heads: [newer] });
+      await store.importRows({ heads: [newer] });
+      for (const late of [{ headSeq: 4 }, { epoch: 2 }]) {
+        await failsWith('conflict', rig.store().importRows({ heads: [{ ...newer, ...late }] }));
+      }
+      assert.deepEqual(await store.readHead(0), newer);
+    } finally {
+      await rig.close();
+    }
+  });
+});
+
 describe('a cluster made on DynamoDB', () => {
   it('has all its heads as soon as it is there, and gets none anew that was lost', async () => {
     const rig = await DynamodbRig.start(3);

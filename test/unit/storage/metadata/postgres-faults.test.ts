@@ -242,6 +242,8 @@ describe('a busy PostgreSQL', () => {
     const { store } = await openPostgresStore(url);
     await prepareCluster(store);
     const client = await plainClient(server.url);
+    // Rows go into a store without a cluster only.
+    await client.query(`DELETE FROM ${schemaOf(url)}.cluster`);
     const locks = await openLocked(client, url, 0);
     const head = await store.readHead(1);
     const appended = codeOf(store.appendEntries([entryAt(0, 1)], []));

@@ -1,13 +1,14 @@
 /** Copying rows to PostgreSQL from another store and back: what importRows, importCluster and scanPages do with them. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleepMs } from 'node:timers/promises';
 import type {
   ClusterInfo,
   ImportedRows,
   IndexPage,
   MetadataStore,
 } from '../../../../storage/metadata/metadata-store.ts';
-import { openPostgresStore } from '../../../support/postgres-stores.ts';
+import { openPostgresStore, plainClient, schemaOf } from '../../../support/postgres-stores.ts';
 import { sharedPostgres } from '../../../support/shared-postgres.ts';
 
 const topic = (topicId: number, name: string, version = 1) => ({
@@ -134,6 +135,27 @@ describe('a copy to PostgreSQL', () => {
     assert.deepEqual(await store.setMovedTo('s-3'), moved);
     assert.deepEqual(await store.getCluster(), moved);
     assert.deepEqual(await store.setMovedTo(null), CLUSTER);
+  });
+
+  it('waits for a cluster that is about to be there, and puts nothing over it', async () => {
+    const url = (await sharedPostgres()).storeUrl();
+    const opened = await openPostgresStore(url);
+    const client = await plainClient(url);
+    const cluster = `"${schemaOf(url)}".cluster`;
+    try {
+      await opened.store.importRows({ heads: ROWS.heads });
+      await client.query(`BEGIN; INSERT INTO ${cluster} VALUES (true, 'c', 's-2', 2, 5, 2)`);
+      const late = opened.store.importRows({ heads: [{ ...ROWS.heads[0], headSeq: 1 }] });
+      const refused = assert.rejects(late, { code: 'conflict' });
+      const waiting = `SELECT FROM pg_locks WHERE relation = '${cluster}'::regclass AND NOT granted`;
+      for (let i = 0; i < 400 && (await client.query(waiting)).rowCount === 0; i++) await sleepMs(10);
+      await client.query('COMMIT');
+      await refused;
+      assert.deepEqual(await opened.store.readHead(1), ROWS.heads[0]);
+    } finally {
+      await client.end();
+      await opened.store.close();
+    }
   });
 
   it('gives every page once, in pages of any size', async () => {
