@@ -26,7 +26,7 @@ import { StreamHouseError } from '../core/errors.ts';
 import type { Random } from '../core/random.ts';
 import { fenceSource } from './fence-source.ts';
 import { PatientStore } from './patient-store.ts';
-import { type ClusterDigest, digestStore } from './row-digest.ts';
+import { type ClusterDigest, digestStore, digestTopics, TOPIC_GROUPS } from './row-digest.ts';
 import { type MoveStage, walkRows } from './walk-rows.ts';
 
 export type MovePhase = 'copying' | 'verifying the source' | 'verifying the copy';
@@ -77,20 +77,29 @@ export async function copyCluster(parts: CopyParts): Promise<CopyReport> {
   if (differences.length > 0 || parts.keepSource) return { ...digests, differences, opened: null };
 
   stop.throwIfAborted();
-  return { ...digests, differences, opened: await openCopy(parts, copied) };
+  const verified = { ...copied, digest: digests.source, movedTo: cluster.movedTo };
+  return { ...digests, differences, opened: await openCopy(parts, verified) };
 }
 
 /** Mark, fence, open: some calls in a row, which only a crash ends midway, and not a wish to stop. */
-async function openCopy(parts: CopyParts, copied: Position): Promise<ClusterInfo> {
+async function openCopy(parts: CopyParts, verified: Verified): Promise<ClusterInfo> {
   const { clock, random } = parts;
   const goOn = { clock, random, stop: new AbortController().signal };
   const source = new PatientStore(parts.source, goOn);
   const target = new PatientStore(parts.target, goOn);
   const storeIncarnation = `${random.hex(8)}-${hashOf(target.description)}`;
-  const moved = await source.setMovedTo(storeIncarnation);
+  // Of two copies of one source, whichever began first, only one marks it and opens.
+  const moved = await source.setMovedTo(storeIncarnation, verified.movedTo);
   const fenced = await fenceSource({ store: source, clock, random });
   const lastIds = await source.getLastIds();
-  await checkUnchanged(copied, { heads: fenced, lastIds }, source);
+  const changed = [...changedHeads(verified, fenced), ...(await changedTopics(verified, lastIds, source))];
+  if (changed.length > 0) {
+    await source.setMovedTo(null, storeIncarnation);
+    throw new StreamHouseError(
+      'conflict',
+      `${source.description} was written to during the copy (${changed.join(', ')}): stop all brokers and copy again`,
+    );
+  }
   // Ids that were given since, if only to those who will be refused, are given to nobody else.
   await target.importRows({ lastIds });
   const opened: ClusterInfo = {
@@ -167,6 +176,13 @@ interface Position {
   lastIds: LastIds;
 }
 
+interface Verified extends Position {
+  /** Of the source, after the copy was made. */
+  digest: ClusterDigest;
+  /** The mark that was seen before. */
+  movedTo: string | null;
+}
+
 /** Everything, in an order that each store takes; where the source stood. */
 async function copyRows(
   source: MetadataStore,
@@ -194,18 +210,23 @@ async function copyRows(
   return copied;
 }
 
-/** Nothing was committed and no topic was created between copy and fence; else the source is given back. */
-async function checkUnchanged(copied: Position, fenced: Position, source: MetadataStore): Promise<void> {
+/** Shards to which something was committed between copy and fence. */
+function changedHeads({ heads }: Position, fenced: readonly ShardHead[]): string[] {
   const position = ({ headSeq, headCommitId, checkpoint, trimmedThrough }: ShardHead): string =>
     JSON.stringify([headSeq, headCommitId, checkpoint?.seq, checkpoint?.writer, trimmedThrough]);
-  const changed = fenced.heads
-    .filter((head, i) => position(head) !== position(copied.heads[i]))
+  return fenced
+    .filter((head, i) => position(head) !== position(heads[i]))
     .map(({ shard }) => `shard ${shard}`);
-  if (fenced.lastIds.topic !== copied.lastIds.topic) changed.push('topics');
-  if (changed.length === 0) return;
-  await source.setMovedTo(null);
-  throw new StreamHouseError(
-    'conflict',
-    `${source.description} was written to during the copy (${changed.join(', ')}): stop all brokers and copy again`,
-  );
+}
+
+/** The catalogue has no head to compare: it is read again. 'topics' if any was created, changed or deleted. */
+async function changedTopics(
+  { lastIds, digest }: Verified,
+  { topic }: LastIds,
+  source: MetadataStore,
+): Promise<string[]> {
+  if (topic !== lastIds.topic) return ['topics'];
+  const now = await digestTopics(source);
+  const isSame = TOPIC_GROUPS.every((group) => now.of(group).equals(digest.of(group)));
+  return isSame ? [] : ['topics'];
 }

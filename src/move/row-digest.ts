@@ -4,11 +4,12 @@
  */
 import { createHash } from 'node:crypto';
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
-import { type RowVisitor, walkRows } from './walk-rows.ts';
+import { type RowVisitor, walkRows, walkTopics } from './walk-rows.ts';
 
 /** What is compared on its own; those of SHARD_GROUPS per shard. */
 export const SHARD_GROUPS = ['heads', 'checkpoints', 'entries', 'pages'] as const;
-export const STORE_GROUPS = ['topics', 'deleted topics', 'objects', 'last ids'] as const;
+export const TOPIC_GROUPS = ['topics', 'deleted topics'] as const;
+export const STORE_GROUPS = [...TOPIC_GROUPS, 'objects', 'last ids'] as const;
 export type DigestGroup = (typeof SHARD_GROUPS)[number] | (typeof STORE_GROUPS)[number];
 
 const MODULUS = 1n << 64n;
@@ -91,12 +92,7 @@ export async function digestStore(
     async lastIds({ topic, incarnation, producer }) {
       digest.of('last ids').add([topic, incarnation, producer]);
     },
-    async topics(topics) {
-      for (const topic of topics) digest.of('topics').add(fieldsOfTopic(topic));
-    },
-    async deletedTopics(topics) {
-      for (const topic of topics) digest.of('deleted topics').add(fieldsOfTopic(topic));
-    },
+    ...topicsInto(digest),
     async objects(objects) {
       for (const { object, bytes, createdAtMs, markedAtMs, shards } of objects) {
         const references = shards.map(({ shard, epoch }) => [shard, epoch]).sort(([a], [b]) => a - b);
@@ -120,6 +116,24 @@ export async function digestStore(
     progress,
   });
   return digest;
+}
+
+/** The groups of TOPIC_GROUPS alone. The store's errors. */
+export async function digestTopics(store: MetadataStore): Promise<ClusterDigest> {
+  const digest = new ClusterDigest();
+  await walkTopics(store, { ...topicsInto(digest), progress: () => undefined });
+  return digest;
+}
+
+function topicsInto(digest: ClusterDigest): Pick<RowVisitor, 'topics' | 'deletedTopics'> {
+  return {
+    async topics(topics) {
+      for (const topic of topics) digest.of('topics').add(fieldsOfTopic(topic));
+    },
+    async deletedTopics(topics) {
+      for (const topic of topics) digest.of('deleted topics').add(fieldsOfTopic(topic));
+    },
+  };
 }
 
 function fieldsOfTopic(topic: {

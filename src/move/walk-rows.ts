@@ -69,7 +69,11 @@ async function piecewise<T>(
   while (rows) [, rows] = await Promise.all([use(rows), read()]);
 }
 
-async function walkTopics(store: MetadataStore, visitor: RowVisitor): Promise<void> {
+/** All topics, and those that are deleted. */
+export async function walkTopics(
+  store: MetadataStore,
+  visitor: Pick<RowVisitor, 'topics' | 'deletedTopics' | 'progress'>,
+): Promise<void> {
   let done = 0;
   const count = (topics: Topic[]): void => visitor.progress('topics', (done += topics.length), null);
   let after: string | undefined;

@@ -116,6 +116,13 @@ export function unfinishedCopy(description: string): StreamHouseError {
   return new StreamHouseError('conflict', `${description} holds a copy of a cluster that was not finished`);
 }
 
+/** Of `setMovedTo`: another copy was quicker. */
+export function movedElsewhere(description: string, movedTo: string | null): StreamHouseError {
+  const what =
+    movedTo === null ? 'not marked as moved any more' : `marked as moved to another store (${movedTo})`;
+  return new StreamHouseError('conflict', `${description} is ${what}`);
+}
+
 export function noCluster(description: string): StreamHouseError {
   return new StreamHouseError('conflict', `${description} holds no cluster`);
 }

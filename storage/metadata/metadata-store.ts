@@ -294,8 +294,11 @@ export interface MetadataStore {
    * head is missing.
    */
   importCluster(cluster: ClusterInfo): Promise<void>;
-  /** Sets or takes back `movedTo`; 'conflict' where there is no cluster. */
-  setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo>;
+  /**
+   * Sets or takes back `movedTo` where it is as `seen`, or is so already (a call that is made again); 'conflict' where
+   * it is another (another copy's), and where there is no cluster.
+   */
+  setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo>;
 
   close(): Promise<void>;
 }

@@ -358,7 +358,7 @@ export function importedClusterContract(settings: ContractSettings): void {
     const fresh = { clusterId: 'c-1', storeIncarnation: 's-1', shardCount: 3, createdAtMs: 1 };
     const [zero, one, two] = [0, 1, 2].map((shard) => rig().entry(shard, 1, { epoch: 2 }));
     await failsWith('conflict', store.importCluster(CLUSTER));
-    await failsWith('conflict', store.setMovedTo('s-10'));
+    await failsWith('conflict', store.setMovedTo('s-10', null));
     await store.importRows({ heads: [headOf(2, two), headOf(0, zero)], entries: [zero, two] });
     await failsWith('conflict', store.importCluster(CLUSTER));
     assert.equal(await rival.getCluster(), null);
@@ -413,13 +413,27 @@ export function importedClusterContract(settings: ContractSettings): void {
 
   it('is marked as moved and taken back, and nothing else of it changes', async () => {
     const { store, rival } = rig();
-    assert.deepEqual(await store.setMovedTo('s-10'), { ...CLUSTER, movedTo: 's-10' });
+    assert.deepEqual(await store.setMovedTo('s-10', null), { ...CLUSTER, movedTo: 's-10' });
     assert.deepEqual(await rival.getCluster(), { ...CLUSTER, movedTo: 's-10' });
-    assert.deepEqual(await store.setMovedTo('s-11'), { ...CLUSTER, movedTo: 's-11' });
+    // Made again it changes nothing; another copy's mark, or its wish to take one back, is refused.
+    assert.deepEqual(await rival.setMovedTo('s-10', null), { ...CLUSTER, movedTo: 's-10' });
+    await failsWith('conflict', rival.setMovedTo('s-11', null));
+    await failsWith('conflict', rival.setMovedTo('s-11', 's-9'));
+    await failsWith('conflict', rival.setMovedTo(null, 's-11'));
+    assert.deepEqual(await rival.getCluster(), { ...CLUSTER, movedTo: 's-10' });
+    assert.deepEqual(await store.setMovedTo('s-11', 's-10'), { ...CLUSTER, movedTo: 's-11' });
     const fresh = { clusterId: 'c-1', storeIncarnation: 's-1', shardCount: 3, createdAtMs: 1 };
     assert.deepEqual(await rival.initCluster(fresh), { ...CLUSTER, movedTo: 's-11' });
-    assert.deepEqual(await rival.setMovedTo(null), CLUSTER);
-    assert.deepEqual(await store.setMovedTo(null), CLUSTER);
+    assert.deepEqual(await rival.setMovedTo(null, 's-11'), CLUSTER);
+    assert.deepEqual(await store.setMovedTo(null, 's-11'), CLUSTER);
+    await failsWith('conflict', store.setMovedTo('s-12', 's-11'));
+    assert.deepEqual(await store.getCluster(), CLUSTER);
+    const rivals = ['s-13', 's-14'].map((mark) => rival.setMovedTo(mark, null).then(() => mark));
+    const marks = (await Promise.allSettled(rivals)).flatMap((one) =>
+      one.status === 'fulfilled' ? [one.value] : [],
+    );
+    assert.deepEqual(marks, [(await store.getCluster())?.movedTo]);
+    await store.setMovedTo(null, marks[0]);
     assert.deepEqual(await store.getCluster(), CLUSTER);
   });
 }

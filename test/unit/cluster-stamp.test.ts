@@ -109,7 +109,7 @@ describe('the stamps of a bucket', () => {
     await bucket.start(b);
     assert.deepEqual(await bucket.stamps(), ['cluster-2.json', 'cluster.json']);
     // Whatever becomes of the mark, the bucket knows.
-    await a.setMovedTo(null);
+    await a.setMovedTo(null, (await a.getCluster())?.movedTo ?? null);
     await bucket.refuses(a, /are used by a copy of the metadata store .* that was started since \(A\)$/);
     await copy(b, c);
     await bucket.refuses(b, /was copied to another one/);

@@ -13,6 +13,7 @@ import {
   checkImportTarget,
   checkInteger,
   hasImportedRows,
+  movedElsewhere,
   newCluster,
   noCluster,
   unfinishedCopy,
@@ -120,14 +121,22 @@ export class DynamodbCluster {
     checkImportedCluster(cluster, await heads.getCluster(), () => true);
   }
 
-  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
-    const { requests } = this.#parts;
-    const set = storeIncarnation === null ? 'REMOVE #movedTo' : 'SET #movedTo = :movedTo';
-    const values: Record<string, string> = storeIncarnation === null ? {} : { movedTo: storeIncarnation };
-    const change = { set, condition: 'attribute_exists(#pk)', values };
+  async setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo> {
+    const { requests, heads } = this.#parts;
+    const values: Record<string, string> = {};
+    if (storeIncarnation !== null) values.movedTo = storeIncarnation;
+    if (seen !== null) values.seen = seen;
+    const is = (value: string | null, name: string) =>
+      value === null ? 'attribute_not_exists(#movedTo)' : `#movedTo = :${name}`;
+    const change = {
+      set: storeIncarnation === null ? 'REMOVE #movedTo' : 'SET #movedTo = :movedTo',
+      condition: `attribute_exists(#pk) AND (${is(seen, 'seen')} OR ${is(storeIncarnation, 'movedTo')})`,
+      values,
+    };
     const item = await requests.update(CLUSTER_KEY, change, 'once', { returnsItem: true });
-    if (item === null) throw noCluster(requests.description);
-    return clusterOf(item);
+    if (item !== null) return clusterOf(item);
+    const cluster = await heads.getCluster();
+    throw cluster ? movedElsewhere(requests.description, cluster.movedTo) : noCluster(requests.description);
   }
 }
 

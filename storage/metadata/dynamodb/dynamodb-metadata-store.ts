@@ -256,8 +256,8 @@ export class DynamodbMetadataStore implements MetadataStore {
     return this.#cluster.importCluster(cluster);
   }
 
-  setMovedTo(storeIncarnation: string | null) {
-    return this.#cluster.setMovedTo(storeIncarnation);
+  setMovedTo(storeIncarnation: string | null, seen: string | null) {
+    return this.#cluster.setMovedTo(storeIncarnation, seen);
   }
 
   /**

@@ -17,6 +17,7 @@ import {
   checkObjectRows,
   checkPages,
   checkPartitionCount,
+  movedElsewhere,
   newCluster,
   noCluster,
   unfinishedCopy,
@@ -535,9 +536,11 @@ export class MemoryMetadataStore implements MetadataStore {
     state.cluster = { ...cluster };
   }
 
-  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
+  async setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo> {
     const { cluster } = this.#open();
     if (!cluster) throw noCluster(this.description);
+    const { movedTo } = cluster;
+    if (movedTo !== seen && movedTo !== storeIncarnation) throw movedElsewhere(this.description, movedTo);
     cluster.movedTo = storeIncarnation;
     return { ...cluster };
   }

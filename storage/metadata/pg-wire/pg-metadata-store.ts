@@ -6,7 +6,13 @@
 import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import type { ObjectId, PartitionId } from '../../../src/core/ids.ts';
-import { checkImportedCluster, checkInteger, checkPartitionCount, noCluster } from '../check-input.ts';
+import {
+  checkImportedCluster,
+  checkInteger,
+  checkPartitionCount,
+  movedElsewhere,
+  noCluster,
+} from '../check-input.ts';
 import type {
   Agent,
   CheckpointPointer,
@@ -327,10 +333,11 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
     throw new StreamHouseError('store-unavailable', `${this.description} was changed while it was copied to`);
   }
 
-  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
-    const [row] = await this.write(this.sql.setMovedTo, [storeIncarnation]);
-    if (!row) throw noCluster(this.description);
-    return clusterOf(row);
+  async setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo> {
+    const [row] = await this.write(this.sql.setMovedTo, [storeIncarnation, seen]);
+    if (row) return clusterOf(row);
+    const cluster = await this.getCluster();
+    throw cluster ? movedElsewhere(this.description, cluster.movedTo) : noCluster(this.description);
   }
 
   async close(): Promise<void> {

@@ -29,7 +29,10 @@ export function sharedTexts(s: string) {
 function clusterTexts(s: string) {
   return {
     getCluster: `SELECT ${CLUSTER_COLUMNS} FROM ${s}.cluster`,
-    setMovedTo: `UPDATE ${s}.cluster SET moved_to = $1 RETURNING ${CLUSTER_COLUMNS}`,
+    setMovedTo: `
+      UPDATE ${s}.cluster SET moved_to = $1
+      WHERE moved_to IS NOT DISTINCT FROM $2::text OR moved_to IS NOT DISTINCT FROM $1::text
+      RETURNING ${CLUSTER_COLUMNS}`,
     allocateProducerIds: `UPDATE ${s}.counters SET last = last + $1 WHERE name = 'producer' RETURNING last`,
     getLastIds: `SELECT name, last FROM ${s}.counters`,
   };

@@ -18,6 +18,7 @@ import {
   checkObjectRows,
   checkPages,
   checkPartitionCount,
+  movedElsewhere,
   newCluster,
   noCluster,
   unfinishedCopy,
@@ -552,10 +553,12 @@ export class SqliteMetadataStore implements MetadataStore {
     });
   }
 
-  async setMovedTo(storeIncarnation: string | null): Promise<ClusterInfo> {
+  async setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo> {
     return this.#write(() => {
       const cluster = this.#run.getCluster.get();
       if (!cluster) throw noCluster(this.description);
+      const { movedTo } = cluster;
+      if (movedTo !== seen && movedTo !== storeIncarnation) throw movedElsewhere(this.description, movedTo);
       const moved = { ...cluster, movedTo: storeIncarnation };
       this.#run.putCluster.run(moved);
       return moved;

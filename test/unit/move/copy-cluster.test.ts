@@ -294,9 +294,13 @@ describe('a copied cluster', () => {
   });
 
   it('is given up, and the source given back, when something is committed after the verification', async () => {
+    const deletion = (source: MetadataStore) => source.deleteTopic('kept');
     const commits: ((source: MetadataStore) => Promise<unknown>)[] = [
       (source) => source.appendEntries([entry(3, 11)], []),
       (source) => source.createTopic({ name: 'late', partitionCount: 1, configs: {}, createdAtMs: 1 }),
+      (source) => source.growTopic('kept', 20),
+      (source) => source.alterTopic('kept', { a: 'other' }),
+      deletion,
     ];
     for (const commit of commits) {
       const { source, target, copy } = await rig();
@@ -307,8 +311,28 @@ describe('a copied cluster', () => {
       };
       await fails('conflict', /store A was written to during the copy \((shard 3|topics)\)/, copy());
       assert.deepEqual([await isStartable(source), await isStartable(target)], [true, false]);
-      const { opened } = await copy();
-      assert.notEqual(opened, null);
+      const { opened, differences } = await copy();
+      // What is gone from the source is in the target still: that one is not opened, ever.
+      if (commit === deletion) assert.deepEqual(differences, [{ group: 'topics', shards: [] }]);
+      else assert.notEqual(opened, null);
+    }
+  });
+
+  it('that slept while another copy took over neither marks the source anew nor gives it back', async () => {
+    for (const isWritten of [true, false]) {
+      const { source, target, copy } = await rig();
+      const third = new HookedMetadataStore(new MemoryMetadataStore(), 'store C');
+      let other: Awaited<ReturnType<typeof copyCluster>> | undefined;
+      source.hook = async (method, when) => {
+        if (method !== 'setMovedTo' || when !== 'before') return;
+        source.hook = () => undefined;
+        if (isWritten) await source.appendEntries([entry(3, 11)], []);
+        other = await copy({ target: third });
+      };
+      await fails('conflict', /is marked as moved to another store/, copy());
+      assert.equal((await source.getCluster())?.movedTo, other?.opened?.storeIncarnation);
+      const stores = [source, target, third];
+      assert.deepEqual(await Promise.all(stores.map(isStartable)), [false, false, true]);
     }
   });
 

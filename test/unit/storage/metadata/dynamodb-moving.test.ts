@@ -56,7 +56,7 @@ describe('a cluster copied to DynamoDB', () => {
   it('is the same as one copied to memory, and goes on', async () => {
     const [store, memory] = [rig.store(), new MemoryMetadataStore()];
     assert.deepEqual(await store.listLeases(), []);
-    await failsWith('conflict', store.setMovedTo('x'));
+    await failsWith('conflict', store.setMovedTo('x', null));
     await failsWith('conflict', store.importCluster(CLUSTER));
     for (const each of [store, memory]) {
       // In parts and twice, as a copy that was begun anew.
@@ -96,9 +96,9 @@ describe('a cluster copied to DynamoDB', () => {
       (await store.createTopic({ name: 'b', partitionCount: 1, configs: {}, createdAtMs: 1 })).topicId,
       5,
     );
-    assert.equal((await store.setMovedTo('next')).movedTo, 'next');
+    assert.equal((await store.setMovedTo('next', null)).movedTo, 'next');
     assert.equal((await rig.store().getCluster())?.movedTo, 'next');
-    assert.equal((await store.setMovedTo(null)).movedTo, null);
+    assert.equal((await store.setMovedTo(null, 'next')).movedTo, null);
   });
 });
 
@@ -174,7 +174,7 @@ describe('the items', () => {
       await store.putPages([page, { ...page, baseOffset: 0, bytes: body(393_217) }]);
       await store.dropReferences([{ shard: 1, object: { incarnation: 1, number: 1 }, belowEpoch: null }]);
       await store.markObjects([{ incarnation: 1, number: 1 }], 8);
-      await store.setMovedTo('m');
+      await store.setMovedTo('m', null);
       await eventually(async () => (await rig.sortKeys('log#1')).length === 3, 'the copies');
       const shown = (await rig.allItems()).map((item) =>
         Object.fromEntries(

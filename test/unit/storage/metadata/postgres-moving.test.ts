@@ -82,7 +82,7 @@ describe('a copy to PostgreSQL', () => {
   });
 
   it('has what was given, again and again', async () => {
-    await assert.rejects(store.setMovedTo('x'), { code: 'conflict' });
+    await assert.rejects(store.setMovedTo('x', null), { code: 'conflict' });
     await assert.rejects(store.importCluster(CLUSTER), { code: 'conflict' });
     await store.importRows({});
     for (let times = 0; times < 3; times++) {
@@ -132,9 +132,9 @@ describe('a copy to PostgreSQL', () => {
     assert.deepEqual(await store.getCluster(), CLUSTER);
     await assert.rejects(store.importCluster({ ...CLUSTER, storeIncarnation: 's-9' }), { code: 'conflict' });
     const moved = { ...CLUSTER, movedTo: 's-3' };
-    assert.deepEqual(await store.setMovedTo('s-3'), moved);
+    assert.deepEqual(await store.setMovedTo('s-3', null), moved);
     assert.deepEqual(await store.getCluster(), moved);
-    assert.deepEqual(await store.setMovedTo(null), CLUSTER);
+    assert.deepEqual(await store.setMovedTo(null, 's-3'), CLUSTER);
   });
 
   it('waits for a cluster that is about to be there, and puts nothing over it', async () => {
