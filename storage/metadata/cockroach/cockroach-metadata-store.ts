@@ -259,7 +259,10 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     const share = (row.body ?? row.bytes) as Uint8Array;
     const bodyBytes = row.bodyBytes as number;
     if (share.length === bodyBytes) return share;
-    const chunks = await this.read(this.sql.readChunks, key);
+    const chunks =
+      key[0] === 'p'
+        ? await this.read(this.sql.readPageChunks, [...key, row.stamp as number])
+        : await this.read(this.sql.readChunks, key);
     return wholeBody(
       share,
       chunks.map(({ bytes }) => bytes as Uint8Array),

@@ -187,6 +187,12 @@ function logTexts({ s, region, anyRegion }: Words) {
     readChunks: `
       SELECT bytes FROM ${s}.body_chunks
       WHERE ${anyRegion()} AND kind = $1 AND key_1 = $2 AND key_2 = $3 AND key_3 = $4 ORDER BY chunk`,
+    /** Of a page, the one kind that is replaced: none unless it bears stamp $5 still. */
+    readPageChunks: `
+      SELECT bytes FROM ${s}.body_chunks
+      WHERE ${anyRegion()} AND kind = $1 AND key_1 = $2 AND key_2 = $3 AND key_3 = $4
+        AND EXISTS (SELECT 1 FROM ${s}.pages WHERE topic_id = $2 AND partition = $3 AND base_offset = $4 AND stamp = $5)
+      ORDER BY chunk`,
   };
 }
 

@@ -305,6 +305,35 @@ describe('bodies in chunks', () => {
     await failsWith('checkpoint-not-found', store.getCheckpoint(0, { seq: 1, writer: 7 }));
   });
 
+  it('of pages that are replaced while they are read are of one page, if they are as long too', async () => {
+    const { url } = await onPostgres();
+    const writer = await openCockroachStore(url, { ...parts(), role: 'broker', migrate: true });
+    const connections = await connectCockroach(readCockroachUrl(url), 'reader', parts());
+    const schema = { name: new URL(url).searchParams.get('schema')!, isRegional: false };
+    const settings = { schema, capabilities: POSTGRES, role: 'reader', region: '', regions: [''] } as const;
+    const reader = new CockroachMetadataStore(connections, settings);
+    const page = (stamp: number): IndexPage => {
+      const bytes = new Uint8Array(2 * ROW_BYTES_MAX).fill(stamp);
+      return { topicId: 1, partition: 0, shard: 0, baseOffset: 0, stamp, bytes };
+    };
+    const { read } = connections;
+    let stamp = 1;
+    connections.read = async (statement, values) => {
+      if (/chunks/i.test(statement.name) && stamp === 1) await writer.putPages([page(++stamp)]);
+      return await read.call(connections, statement, values);
+    };
+    try {
+      await writer.putPages([page(1)]);
+      const [found] = await reader.findPages([{ topicId: 1, partition: 0, offset: 0 }]);
+      assert.equal(stamp, 2);
+      const distinct = new Set(found?.bytes);
+      assert.deepEqual([found?.stamp, [...distinct]], [2, [2]]);
+    } finally {
+      await reader.close();
+      await writer.close();
+    }
+  });
+
   it('that are not as long as their row says are damage', async () => {
     await client.query(`DELETE FROM ${schema}.body_chunks WHERE kind = 'e' AND key_1 = 3 AND chunk = 2`);
     await failsWith('corrupt-store', store.readEntries(3, 0, 1));
