@@ -119,12 +119,8 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     const calls = parts.map((part, i) => [...entryColumns(part), ...objectColumns(i === 0 ? objects : [])]);
     // One statement sees for itself whether all shards are there; several must not begin before that is known.
     if (calls.length > 1) await this.#checkShards(shards);
-    const found = new Map<number, PgRow>();
-    for (const values of calls) {
-      for (const row of await this.connections.commit(this.sql.appendEntries, values)) {
-        found.set(row.shard as number, row);
-      }
-    }
+    const rows = await inTurn(calls, (values) => this.connections.commit(this.sql.appendEntries, values));
+    const found = new Map(rows.map((row) => [row.shard as number, row]));
     return shards.map((shard) => {
       const row = rowOfShard(found, shard);
       return row.changed ? { kind: 'done' } : { kind: 'conflict', head: headOf(row) };
@@ -170,7 +166,7 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     checkPages(pages, this.bodyBytesMax);
     if (pages.length === 0) return;
     const calls = partsOf(newestPages(pages), ({ bytes }) => bytes.length).map(pageColumns);
-    for (const values of calls) await this.write(this.sql.putPages, values);
+    await inTurn(calls, (values) => this.write(this.sql.putPages, values));
   }
 
   async findPages(requests: readonly (PartitionId & { offset: number })[]): Promise<(IndexPage | null)[]> {
@@ -257,4 +253,21 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
       for (const [statement, values] of calls) await session.run(statement, values);
     });
   }
+}
+
+/** The parts of a call, each of which commits by itself: where one fails and did nothing, those before it happened. */
+async function inTurn(
+  calls: readonly PgValue[][],
+  run: (values: PgValue[]) => Promise<PgRow[]>,
+): Promise<PgRow[]> {
+  const rows: PgRow[] = [];
+  for (const [i, values] of calls.entries()) {
+    try {
+      rows.push(...(await run(values)));
+    } catch (error) {
+      if (i === 0 || !(error instanceof StreamHouseError) || error.kind !== 'unavailable') throw error;
+      throw new StreamHouseError('store-unknown', `done in part: ${error.message}`, error.detail, error);
+    }
+  }
+  return rows;
 }

@@ -317,6 +317,33 @@ describe('rivals on PostgreSQL', () => {
     assert((await large.listLeases()).every(({ headSeq }) => headSeq === 1));
     await large.close();
   });
+
+  it('says of more bodies than one statement holds that it may have happened when a part of them is in', async () => {
+    const url = (await sharedPostgres()).storeUrl({ lock_timeout_ms: '200' });
+    const { store: large } = await openPostgresStore(url);
+    const client = await plainClient(url);
+    try {
+      await prepareCluster(large, 9);
+      const bytes = new Uint8Array(large.bodyBytesMax).fill(7);
+      const entries = Array.from({ length: 9 }, (_, shard) => ({ ...entryAt(shard, 1), body: bytes }));
+      const page = { topicId: 1, shard: 0, baseOffset: 0, stamp: 1, bytes };
+      const pages = entries.map(({ shard: partition }) => ({ ...page, partition }));
+      const schema = `"${schemaOf(url)}"`;
+      await large.putPages(pages.slice(8));
+      await client.query(`BEGIN; SELECT FROM ${schema}.heads WHERE shard = 8 FOR UPDATE`);
+      await client.query(`SELECT FROM ${schema}.pages WHERE partition = 8 FOR UPDATE`);
+      await assert.rejects(large.appendEntries(entries, []), { code: 'store-unknown' });
+      await assert.rejects(large.appendEntries(entries.slice(8), []), { code: 'store-unavailable' });
+      const newer = pages.map((one) => ({ ...one, stamp: 2 }));
+      await assert.rejects(large.putPages(newer), { code: 'store-unknown' });
+      await client.query('ROLLBACK');
+      assert.equal((await large.readHead(0)).headSeq, 1);
+      assert.equal((await large.readHead(8)).headSeq, 0);
+    } finally {
+      await client.end();
+      await large.close();
+    }
+  });
 });
 
 /** Until somebody waits for a lock that `client` holds. */
