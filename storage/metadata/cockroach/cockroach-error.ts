@@ -17,6 +17,8 @@ const MEANING_OF: Record<string, ErrorCode> = {
   /** A node that only reads, or a transaction that waited for its client too long. */
   '25006': 'store-unavailable',
   '25P03': 'store-unavailable',
+  /** A plan from before a migration changed a column's type: the next connection makes another. */
+  '0A000': 'store-unavailable',
   /** A prepared statement that is not there, or there already: a pool of connections stands between. */
   '26000': 'store-unavailable',
   '42P05': 'store-unavailable',
@@ -49,7 +51,7 @@ const MEANING_OF: Record<string, ErrorCode> = {
 const COLLIDED = /^(40001|40P01)$/;
 
 /** Given before a statement began to write, or together with its rollback: nothing happened, in every phase. */
-const CERTAIN = /^(2....|28...|3....|42...|53...|54...|55P03)$/;
+const CERTAIN = /^(0A000|2....|28...|3....|42...|53...|54...|55P03)$/;
 
 /** At the first connection these say that the URL is wrong; later that somebody is changing the cluster. */
 const WRONG_SETTING = /^(28...|3D000|42501)$/;
@@ -68,7 +70,9 @@ export function cockroachMeaning(failure: PgFailure): PgMeaning {
   if (COLLIDED.test(state)) return 'retry';
   if (phase === 'open' && WRONG_SETTING.test(state)) return 'invalid-setting';
   const meaning = MEANING_OF[state] ?? MEANING_OF[state.slice(0, 2)];
-  if (!meaning) return 'bug';
+  if (!meaning && !isFatal) return 'bug';
+  // No statement of ours makes a server end its connection: an operator's limit does, or a pool in between.
+  if (!meaning) return phase === 'commit' ? 'store-unknown' : 'store-unavailable';
   if (phase !== 'commit' || meaning === 'corrupt-store') return meaning;
   return CERTAIN.test(state) && !isFatal ? meaning : 'store-unknown';
 }

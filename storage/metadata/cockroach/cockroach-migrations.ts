@@ -37,7 +37,7 @@ export const MIGRATION_MS = 30 * 60 * 1000;
 const RIVAL = /^(42P06|42P07|42710|23505|XX000|55000|55006)$/;
 
 /** What a step asks for is not there (regions, say), or this user may not do it. */
-const REFUSED = /^(3F|42)/;
+const REFUSED = /^(0A|3F|42)/;
 
 /** As `cockroachMeaning`, but that every step may be repeated, and that what the server refuses is the operator's. */
 export function migrationMeaning(failure: PgFailure): PgMeaning {

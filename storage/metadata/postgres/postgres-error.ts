@@ -18,6 +18,8 @@ const MEANING_OF: Record<string, ErrorCode | 'retry'> = {
   /** A server that only reads: a standby, or one that was demoted a moment ago. */
   '25006': 'store-unavailable',
   '25P03': 'store-unavailable',
+  /** A plan from before a migration changed a column's type: the next connection makes another. */
+  '0A000': 'store-unavailable',
   /** A prepared statement that is not there, or there already: a pool of connections without `pgbouncer=true`. */
   '26000': 'store-unavailable',
   '42P05': 'store-unavailable',
@@ -61,5 +63,6 @@ export function postgresMeaning(failure: PgFailure): PgMeaning {
     return 'invalid-setting';
   if (phase === 'commit' && (isFatal || NOBODY_KNOWS.test(state))) return 'store-unknown';
   if (NOBODY_KNOWS.test(state)) return 'store-unavailable';
-  return MEANING_OF[state] ?? MEANING_OF[state.slice(0, 2)] ?? 'bug';
+  // No statement of ours makes a server end its connection: an operator's limit does, or a pool in between.
+  return MEANING_OF[state] ?? MEANING_OF[state.slice(0, 2)] ?? (isFatal ? 'store-unavailable' : 'bug');
 }

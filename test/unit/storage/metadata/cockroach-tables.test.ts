@@ -49,7 +49,7 @@ describe('what a failure of CockroachDB means', () => {
   });
 
   it('is certain where nothing was begun, unless the connection ended with it', () => {
-    for (const state of ['53200', '53300', '55P03', '25006', '42P05', '26000']) {
+    for (const state of ['53200', '53300', '55P03', '25006', '42P05', '26000', '0A000']) {
       assert.deepEqual(meaningsOf(state), Array(5).fill(unavailable), state);
       assert.equal(cockroachMeaning(failure(state, 'commit', { isFatal: true })), 'store-unknown');
     }
@@ -70,8 +70,11 @@ describe('what a failure of CockroachDB means', () => {
   });
 
   it('leaves what only a bug could do to be thrown', () => {
-    for (const state of ['42601', '22P02', '23502', '0A000'])
+    for (const state of ['42601', '22P02', '23502'])
       assert.deepEqual(meaningsOf(state), Array(5).fill('bug'));
+    // A server that ends the connection does so for reasons of its own.
+    const ended = [...Array(4).fill(unavailable), 'store-unknown'];
+    for (const state of ['25P04', 'F0000']) assert.deepEqual(meaningsOf(state, { isFatal: true }), ended);
   });
 
   it('in migrations repeats what a rival was doing too, and shows the operator the rest', () => {
@@ -79,6 +82,7 @@ describe('what a failure of CockroachDB means', () => {
       assert.equal(migrationMeaning(failure(state, 'read')), 'retry');
     }
     assert.equal(migrationMeaning(failure('42704', 'read')), 'invalid-setting');
+    assert.equal(migrationMeaning(failure('0A000', 'read')), 'invalid-setting');
     assert.equal(migrationMeaning(failure(null, 'read')), unavailable);
   });
 });

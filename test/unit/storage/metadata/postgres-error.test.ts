@@ -38,7 +38,7 @@ describe('an error of PostgreSQL', () => {
     ]) {
       assert.equal(answered(sqlState, 'commit', true), 'store-unknown', sqlState);
     }
-    for (const sqlState of ['57P01', '57P02', '57P03', '53300']) {
+    for (const sqlState of ['57P01', '57P02', '57P03', '53300', '25P04', 'XX000', 'F0000']) {
       for (const phase of PHASES.slice(0, 4)) {
         assert.equal(answered(sqlState, phase, true), 'store-unavailable', `${sqlState} ${phase}`);
       }
@@ -65,6 +65,7 @@ describe('an error of PostgreSQL', () => {
       '58P01': 'store-unavailable',
       '25006': 'store-unavailable',
       '26000': 'store-unavailable',
+      '0A000': 'store-unavailable',
       '42P05': 'store-unavailable',
       '42501': 'store-unavailable',
       '3F000': 'schema-too-old',

@@ -439,6 +439,21 @@ describe('the schema of PostgreSQL', () => {
     await client.end();
   });
 
+  it('that a migration changes under a running broker leaves stale plans, which are made anew', async () => {
+    const url = (await sharedPostgres()).storeUrl();
+    const { store, counters } = await openPostgresStore(url);
+    const client = await plainClient(url);
+    await prepareCluster(store, 2);
+    const head = await store.readHead(0);
+    await client.query(`ALTER TABLE "${schemaOf(url)}".heads ALTER COLUMN shard TYPE bigint`);
+    await assert.rejects(store.readHead(0), { code: 'store-unavailable' });
+    const connects = counters.read('connects');
+    assert.deepEqual(await store.readHead(0), head);
+    assert.equal(counters.read('connects'), connects + 1);
+    await client.end();
+    await store.close();
+  });
+
   it('that is gone is told clearly, and ends nothing', async () => {
     const url = (await sharedPostgres()).storeUrl();
     const { store } = await openPostgresStore(url);
@@ -471,6 +486,30 @@ describe('a reader of PostgreSQL', () => {
 });
 
 describe('a PostgreSQL server', () => {
+  it('that ends a transaction for a limit of its operator ends a call, and not the store', async () => {
+    const url = new URL((await sharedPostgres()).storeUrl());
+    const client = await plainClient((await sharedPostgres()).url);
+    await client.query(`CREATE ROLE limited LOGIN SUPERUSER PASSWORD 'secret'`);
+    await client.query(`ALTER ROLE limited SET transaction_timeout = '300ms'`);
+    url.username = 'limited';
+    url.password = 'secret';
+    const { store } = await openPostgresStore(url.href);
+    try {
+      await client.query(`BEGIN; LOCK TABLE "${schemaOf(url.href)}".cluster`);
+      await assert.rejects(store.getCluster(), { code: 'store-unavailable' });
+      const rows = {
+        topics: [{ topicId: 1, name: 'a', partitionCount: 1, configs: {}, createdAtMs: 1, version: 1 }],
+      };
+      await assert.rejects(store.importRows(rows), { code: 'store-unavailable' });
+      await client.query('ROLLBACK');
+      await store.importRows(rows);
+    } finally {
+      await store.close();
+      await client.query(`DROP OWNED BY limited CASCADE; DROP ROLE limited`);
+      await client.end();
+    }
+  });
+
   it('that may lose what it confirmed is refused', async () => {
     const server = await startPostgres({ isDurable: true });
     try {
