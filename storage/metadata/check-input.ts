@@ -106,6 +106,14 @@ export function checkImportedCluster(
   if (present && present.storeIncarnation !== cluster.storeIncarnation) {
     throw new StreamHouseError('conflict', `the store holds cluster ${present.clusterId} already`);
   }
+  const isSame = present?.generation === cluster.generation && present.movedTo === cluster.movedTo;
+  if (present && !isSame && present.generation >= cluster.generation) {
+    const { clusterId, generation } = present;
+    throw new StreamHouseError(
+      'conflict',
+      `the store holds generation ${generation} of cluster ${clusterId}`,
+    );
+  }
   for (let shard = 0; shard < cluster.shardCount; shard++) {
     if (!hasHead(shard)) throw new StreamHouseError('conflict', `the head of shard ${shard} was not copied`);
   }

@@ -290,8 +290,9 @@ export interface MetadataStore {
    */
   importRows(rows: ImportedRows): Promise<void>;
   /**
-   * The last step of copying: the cluster's row. 'conflict' if there is one of another storeIncarnation, and if a
-   * head is missing.
+   * The last step of copying: the cluster's row. 'conflict' if a head is missing, and if there is one of another
+   * storeIncarnation, or of the same that is not older: a row is replaced by that of a newer generation only, and the
+   * same again (generation, movedTo) changes nothing.
    */
   importCluster(cluster: ClusterInfo): Promise<void>;
   /**

@@ -417,6 +417,9 @@ export function importedClusterContract(settings: ContractSettings): void {
     assert.deepEqual(await rival.getCluster(), { ...CLUSTER, movedTo: 's-10' });
     // Made again it changes nothing; another copy's mark, or its wish to take one back, is refused.
     assert.deepEqual(await rival.setMovedTo('s-10', null), { ...CLUSTER, movedTo: 's-10' });
+    // Nor does the row of before, which comes late, take it back.
+    await failsWith('conflict', rival.importCluster(CLUSTER));
+    await failsWith('conflict', rival.importCluster({ ...CLUSTER, generation: 3, movedTo: 's-10' }));
     await failsWith('conflict', rival.setMovedTo('s-11', null));
     await failsWith('conflict', rival.setMovedTo('s-11', 's-9'));
     await failsWith('conflict', rival.setMovedTo(null, 's-11'));
@@ -433,8 +436,11 @@ export function importedClusterContract(settings: ContractSettings): void {
       one.status === 'fulfilled' ? [one.value] : [],
     );
     assert.deepEqual(marks, [(await store.getCluster())?.movedTo]);
-    await store.setMovedTo(null, marks[0]);
-    assert.deepEqual(await store.getCluster(), CLUSTER);
+    const reopened = { ...CLUSTER, generation: 5 };
+    await store.importCluster(reopened);
+    await store.importCluster(reopened);
+    assert.deepEqual(await rival.getCluster(), reopened);
+    await failsWith('conflict', rival.importCluster(CLUSTER));
   });
 }
 

@@ -110,9 +110,12 @@ export class DynamodbCluster {
     const present = await heads.getCluster();
     const shards = new Set((await heads.list()).map(({ shard }) => shard));
     checkImportedCluster(cluster, present, (shard) => shards.has(shard));
+    const { storeIncarnation, generation, movedTo } = cluster;
+    const isSame = `#generation = :generation AND ${isMark(movedTo, 'movedTo')}`;
+    const isOlder = `#storeIncarnation = :storeIncarnation AND (#generation < :generation OR ${isSame})`;
     const condition = {
-      text: 'attribute_not_exists(#pk) OR #storeIncarnation = :storeIncarnation',
-      values: { storeIncarnation: cluster.storeIncarnation },
+      text: `attribute_not_exists(#pk) OR (${isOlder})`,
+      values: { storeIncarnation, generation, ...(movedTo !== null && { movedTo }) },
     };
     if (await requests.put(clusterItem(cluster), 'once', { condition })) {
       await heads.getCluster();
@@ -126,11 +129,9 @@ export class DynamodbCluster {
     const values: Record<string, string> = {};
     if (storeIncarnation !== null) values.movedTo = storeIncarnation;
     if (seen !== null) values.seen = seen;
-    const is = (value: string | null, name: string) =>
-      value === null ? 'attribute_not_exists(#movedTo)' : `#movedTo = :${name}`;
     const change = {
       set: storeIncarnation === null ? 'REMOVE #movedTo' : 'SET #movedTo = :movedTo',
-      condition: `attribute_exists(#pk) AND (${is(seen, 'seen')} OR ${is(storeIncarnation, 'movedTo')})`,
+      condition: `attribute_exists(#pk) AND (${isMark(seen, 'seen')} OR ${isMark(storeIncarnation, 'movedTo')})`,
       values,
     };
     const item = await requests.update(CLUSTER_KEY, change, 'once', { returnsItem: true });
@@ -138,6 +139,11 @@ export class DynamodbCluster {
     const cluster = await heads.getCluster();
     throw cluster ? movedElsewhere(requests.description, cluster.movedTo) : noCluster(requests.description);
   }
+}
+
+/** The condition that `movedTo` is this value, which goes by `name`. */
+function isMark(movedTo: string | null, name: string): string {
+  return movedTo === null ? 'attribute_not_exists(#movedTo)' : `#movedTo = :${name}`;
 }
 
 function emptyHead(shard: number): ShardHead {

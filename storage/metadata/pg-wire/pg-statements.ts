@@ -116,7 +116,7 @@ function movingTexts(s: string) {
     raiseLastIds: `
       UPDATE ${s}.counters AS counter SET last = greatest(counter.last, raised.last)
       FROM unnest($1::text[], $2::int8[]) AS raised (name, last) WHERE counter.name = raised.name`,
-    /** No row unless all heads are there and the cluster that is there, if any, is of the same store. */
+    /** No row unless all heads are there and the cluster that is there, if any, is of the same store and not newer. */
     importCluster: `
       INSERT INTO ${s}.cluster AS cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation,
         copied_from, moved_to)
@@ -125,7 +125,8 @@ function movingTexts(s: string) {
       ON CONFLICT (only_row) DO UPDATE SET cluster_id = excluded.cluster_id, shard_count = excluded.shard_count,
         created_at_ms = excluded.created_at_ms, generation = excluded.generation, copied_from = excluded.copied_from,
         moved_to = excluded.moved_to
-      WHERE cluster.store_incarnation = excluded.store_incarnation
+      WHERE cluster.store_incarnation = excluded.store_incarnation AND (cluster.generation < excluded.generation
+        OR cluster.generation = excluded.generation AND cluster.moved_to IS NOT DISTINCT FROM excluded.moved_to)
       RETURNING store_incarnation`,
   };
 }
