@@ -76,7 +76,7 @@ export const SETTINGS = {
     type: 'url',
     default: null,
     defaultText: 'sqlite:DATA/metadata.db',
-    help: 'URL of the metadata store.',
+    help: 'URL of the metadata store: sqlite:PATH, postgres://..., cockroachdb://... or dynamodb://REGION/PREFIX (docs/metadata-backends.md).',
   },
   migrate: {
     type: 'flag',
