@@ -47,7 +47,12 @@ export class DynamodbCluster {
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();
     if (present !== null) return present;
-    const empty = Array.from({ length: cluster.shardCount }, (_, shard) => headItem(emptyHead(shard)));
+    // Nobody begins a cluster over what is being copied here.
+    if ((await heads.areImported(cluster.shardCount)).includes(true)) {
+      throw new StreamHouseError('conflict', `${requests.description} holds a copy that was not finished`);
+    }
+    const shards = Array.from({ length: cluster.shardCount }, (_, shard) => shard);
+    const empty = shards.map((shard) => headItem(emptyHead(shard), false));
     await allWritten(empty.map((item) => requests.putIfAbsent(item)));
     await requests.putIfAbsent(clusterItem(cluster));
     const made = await heads.getCluster();
@@ -66,15 +71,15 @@ export class DynamodbCluster {
     await catalogue.import(topics, deletedTopics);
     await log.import(entries);
     log.copies.forget(heads.map(({ shard }) => shard));
-    await allWritten(heads.map((head) => requests.put(headItem(head), 'idempotent', { lane: 'bulk' })));
+    await allWritten(heads.map((head) => requests.put(headItem(head, true), 'idempotent', { lane: 'bulk' })));
     await objects.import(rows.objects ?? []);
   }
 
   async importCluster(cluster: ClusterInfo): Promise<void> {
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();
-    const shards = new Set((await heads.list()).map(({ shard }) => shard));
-    checkImportedCluster(cluster, present, (shard) => shards.has(shard));
+    const areImported = await heads.areImported(cluster.shardCount);
+    checkImportedCluster(cluster, present, (shard) => areImported[shard]);
     const condition = {
       text: 'attribute_not_exists(#pk) OR #storeIncarnation = :storeIncarnation',
       values: { storeIncarnation: cluster.storeIncarnation },
