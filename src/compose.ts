@@ -248,6 +248,7 @@ class ComposedBroker {
           windowMs: settings.flushWindowMs,
           bytesMax: settings.flushBytes,
           slicesMax: settings.flushSlicesMax,
+          objectPer: settings.objectPer,
           uploadsInFlightMax: settings.uploadsInFlightMax,
           uploadDeadlineMs: settings.uploadDeadlineMs,
           unsettledBytesMax: settings.inFlightBytesMax,
@@ -292,6 +293,7 @@ class ComposedBroker {
       store: cached,
       clock: this.#clock,
       appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
+      peekedUs: (us) => counters.observe('topicCacheHitUs', us),
       warn: (message, fields) => this.#log.warn(fields, message),
     });
   }
