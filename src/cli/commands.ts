@@ -31,5 +31,6 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: 'show objects, log entries, pages, checkpoints, segments',
     load: () => import('./inspect.ts'),
   },
+  { name: 'load', summary: 'put a broker under load and report', load: () => import('./load.ts') },
   { name: 'verify', summary: 'check metadata and objects', load: () => import('./verify.ts') },
 ];
