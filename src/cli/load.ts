@@ -207,6 +207,7 @@ async function load(
       verify: options.verify ?? false,
       restart: options.restart ?? false,
       echo: options.echo ?? false,
+      databaseCount: null,
       prices: options.prices ?? defaultPrices(),
       command: commandLine(plan, serveArgs, options),
       clock: shell.clock,

@@ -66,8 +66,26 @@ type BrokerFigures = Pick<
   | 'database'
 >;
 
-/** `acked` records in `tookMs`. */
-export function brokerFigures(change: MetricsChange, acked: number, tookMs: number): BrokerFigures {
+/** Statements as somebody counted them, and who. */
+export interface CountedStatements {
+  statements: number | null;
+  source: string;
+}
+
+/** What the broker counted at its driver. */
+function statementsOf(change: MetricsChange): CountedStatements {
+  const statements = change.of('streamhouse_metadata_store_statements_total');
+  const source = statements === null ? 'the broker counts none' : 'the broker, at its driver';
+  return { statements, source };
+}
+
+/** `acked` records in `tookMs`; `counted`: what the database itself counted, if it was asked. */
+export function brokerFigures(
+  change: MetricsChange,
+  acked: number,
+  tookMs: number,
+  counted: CountedStatements | null = null,
+): BrokerFigures {
   const metadata = change.after.names(METADATA_CALLS).map((name) => name.replace(/_bucket$/, ''));
   const seconds = (name: string, perSecond: number) =>
     quantiles(change.histogram([`streamhouse_${name}_seconds`]), perSecond);
@@ -85,7 +103,7 @@ export function brokerFigures(change: MetricsChange, acked: number, tookMs: numb
     },
     index_us: seconds('index_lookup', 1e6),
     objects: objects(change, acked),
-    flush: flush(change),
+    flush: flush(change, (counted ?? statementsOf(change)).statements),
     beside: {
       pages: change.count('streamhouse_index_paged_out_total'),
       checkpoints: change.count('streamhouse_checkpoints_total'),
@@ -94,7 +112,7 @@ export function brokerFigures(change: MetricsChange, acked: number, tookMs: numb
       shards_lost: change.count('streamhouse_shards_lost_total'),
       metadata_errors: change.count('streamhouse_metadata_errors_total'),
     },
-    database: database(change, tookMs),
+    database: database(change, counted ?? statementsOf(change), tookMs),
   };
 }
 
@@ -117,14 +135,13 @@ function objects(change: MetricsChange, acked: number): LoadReport['objects'] {
 
 /**
  * A flush is a call that appends entries. Its rows: an entry and a head for each shard, and the objects. Its
- * statements: those that the store counted less one for every call of another kind, for pages, checkpoints and
- * heartbeats are counted beside; null where the store counts none.
+ * statements: those that were counted less one for every call of another kind, for pages, checkpoints and
+ * heartbeats are counted beside; null where nobody counts.
  */
-function flush(change: MetricsChange): LoadReport['flush'] {
+function flush(change: MetricsChange, statements: number | null): LoadReport['flush'] {
   const count = change.count('streamhouse_append_calls_total');
   const entries = change.count('streamhouse_entries_committed_total');
   const puts = change.count('streamhouse_objects_put_total');
-  const statements = change.of('streamhouse_metadata_store_statements_total');
   let others = 0;
   for (const [kind, calls] of Object.entries(metadataCalls(change))) {
     if (kind !== 'append_entries') others += calls.count;
@@ -137,14 +154,17 @@ function flush(change: MetricsChange): LoadReport['flush'] {
   };
 }
 
-function database(change: MetricsChange, tookMs: number): LoadReport['database'] {
-  const statements = change.of('streamhouse_metadata_store_statements_total');
+function database(
+  change: MetricsChange,
+  { statements, source }: CountedStatements,
+  tookMs: number,
+): LoadReport['database'] {
   return {
     statements,
     statements_per_s: statements === null ? null : per(statements * 1000, tookMs),
     read_units: change.of('streamhouse_metadata_store_read_units_total'),
     write_units: change.of('streamhouse_metadata_store_write_units_total'),
-    source: statements === null ? 'the broker counts none' : 'the broker, at its driver',
+    source,
   };
 }
 

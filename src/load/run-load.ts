@@ -102,6 +102,7 @@ class LoadRun {
     const echoTurns = echo ? new EchoTurns(plan, clock) : null;
     if (this.#ended === null) await echoTurns?.turn();
     const before = new MetricsSnapshot(await this.#client.metricsText());
+    const statementsBefore = await this.#options.databaseCount?.statements();
     const sampler = new BrokerSampler(this.#client, clock, before);
     this.#sampler = sampler;
     const beganMs = clock.monotonicMs();
@@ -109,6 +110,7 @@ class LoadRun {
     const tookMs = clock.monotonicMs() - beganMs;
     await sampler.stop();
     const after = sampler.newest;
+    const statementsAfter = await this.#options.databaseCount?.statements();
     const rssMax = this.#broker?.rssMax() ?? sampler.rssMax;
     if (this.#ended === null) await echoTurns?.turn();
     const checked = verify && this.#ended === null ? await this.#verify() : null;
@@ -121,6 +123,7 @@ class LoadRun {
       before,
       after,
       tookMs,
+      statements: statementsAfter === undefined ? null : statementsAfter - (statementsBefore ?? 0),
       series: sampler.points,
       verify: checked,
       echo: echoTurns,

@@ -4,6 +4,7 @@
 import type { Clock } from '../core/clock.ts';
 import type { Random } from '../core/random.ts';
 import type { Prices } from './cost.ts';
+import type { DatabaseCount } from './database-count.ts';
 import type { LoadPlan } from './load-plan.ts';
 import type { OwnBrokerOptions } from './own-broker.ts';
 
@@ -26,6 +27,8 @@ export interface RunLoadOptions {
   restart: boolean;
   /** Measures a bare echo server under the same load, before and after. */
   echo: boolean;
+  /** Of the broker's metadata store; null: the broker's own count must do. */
+  databaseCount: DatabaseCount | null;
   prices: Prices;
   command: string;
   clock: Clock;

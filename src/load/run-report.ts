@@ -30,6 +30,8 @@ export interface RunParts {
   after: MetricsSnapshot;
   /** Of all phases. */
   tookMs: number;
+  /** As the database counted them; null: nobody asked it. */
+  statements: number | null;
   series: SeriesPoint[];
   verify: VerifyReport | null;
   echo: EchoTurns | null;
@@ -53,7 +55,11 @@ export function runReport(parts: RunParts): LoadReport {
   const records = totalRecords(outcomes);
   const change = new MetricsChange(parts.before, parts.after);
   const cpuS = change.of('process_cpu_seconds_total');
-  const figures = brokerFigures(change, records.acked, parts.tookMs);
+  const database =
+    parts.statements === null || options.databaseCount === null
+      ? null
+      : { statements: parts.statements, source: options.databaseCount.source };
+  const figures = brokerFigures(change, records.acked, parts.tookMs, database);
   const { cores, cpu, memoryGb, node, load, commit, date } = machineInfo(options.command);
   const endToEnd = measured?.readers?.endToEnd ?? null;
   const produced = measured?.totals.measured;

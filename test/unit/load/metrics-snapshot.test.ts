@@ -47,6 +47,14 @@ describe('metrics of a broker', () => {
     assert.equal(figures.database.statements_per_s, 14);
   });
 
+  it("prefer the database's own count of statements", () => {
+    const counted = { statements: 48, source: 'pg_stat_database' };
+    const { flush, database } = brokerFigures(change, 1_000_000, 2000, counted);
+    assert.equal(flush.statements, 2, 'less the eight calls of another kind');
+    assert.equal(database.statements_per_s, 24);
+    assert.equal(database.source, 'pg_stat_database');
+  });
+
   it('give quantiles within the buckets, and none without observations', () => {
     const of = (name: string) => change.histogram([`streamhouse_metadata_${name}_seconds`]);
     assert.equal(of('append_entries').quantile(0.5), 0.0015);
