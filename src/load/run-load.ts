@@ -45,6 +45,7 @@ class LoadRun {
   #topic = '';
   #scratch: string | null = null;
   #sampler: BrokerSampler | null = null;
+  #fleet: GeneratorFleet | null = null;
   /** Why the run ends before its time. */
   #ended: string | null = null;
   readonly #ending = new AbortController();
@@ -66,6 +67,7 @@ class LoadRun {
       return await this.#measure();
     } finally {
       signal.removeEventListener('abort', interrupt);
+      await this.#closeFleet();
       await this.#sampler?.stop();
       if (this.#client) await this.#client.close();
       await this.#broker?.close();
@@ -101,12 +103,13 @@ class LoadRun {
     const startMs = this.#broker?.readyMs ?? null;
     const echoTurns = echo ? new EchoTurns(plan, clock) : null;
     if (this.#ended === null) await echoTurns?.turn();
+    const fleet = await this.#startFleet();
     const before = new MetricsSnapshot(await this.#client.metricsText());
     const statementsBefore = await this.#options.databaseCount?.statements();
     const sampler = new BrokerSampler(this.#client, clock, before);
     this.#sampler = sampler;
     const beganMs = clock.monotonicMs();
-    const outcomes = await this.#phases();
+    const outcomes = await this.#phases(fleet);
     const tookMs = clock.monotonicMs() - beganMs;
     await sampler.stop();
     const after = sampler.newest;
@@ -145,7 +148,7 @@ class LoadRun {
 
   // -- Phases ------------------------------------------------------------------------------------------
 
-  async #phases(): Promise<PhaseOutcome[]> {
+  async #startFleet(): Promise<GeneratorFleet> {
     const { plan, clock } = this.#options;
     const fleet = await GeneratorFleet.start({
       url: this.#url,
@@ -156,7 +159,13 @@ class LoadRun {
       clock,
       heard: (interval, latencies) => this.#heard(interval, latencies),
     });
+    this.#fleet = fleet;
     void fleet.lost.then((message) => this.#end(message));
+    return fleet;
+  }
+
+  async #phases(fleet: GeneratorFleet): Promise<PhaseOutcome[]> {
+    const { plan } = this.#options;
     const stop = (): void => fleet.stop();
     this.#ending.signal.addEventListener('abort', stop, { once: true });
     if (this.#ending.signal.aborted) stop();
@@ -170,9 +179,15 @@ class LoadRun {
       }
     } finally {
       this.#ending.signal.removeEventListener('abort', stop);
-      await fleet.close();
+      await this.#closeFleet();
     }
     return outcomes;
+  }
+
+  async #closeFleet(): Promise<void> {
+    const fleet = this.#fleet;
+    this.#fleet = null;
+    await fleet?.close();
   }
 
   async #phase(fleet: GeneratorFleet, phase: PlannedPhase, firstIndex: number[]): Promise<PhaseOutcome> {
