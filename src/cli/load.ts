@@ -3,6 +3,7 @@
  * Main thread.
  */
 import { writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
 import { systemRandom } from '../core/random.ts';
@@ -106,7 +107,11 @@ function addSizeOptions(command: Command): void {
     .option('--duration <time>', 'how long, like 30s; of a rate, how long it lasts', duration('--duration'))
     .option('--connections <c>', 'in all', whole('--connections', 1, 10_000))
     .option('--in-flight <n>', 'requests unanswered in all', whole('--in-flight', 1, 1_000_000))
-    .option('--generators <n>', 'processes that send (default: 1)', whole('--generators', 1, GENERATORS_MAX))
+    .option(
+      '--generators <n>',
+      'processes that send (default: a quarter of the cores)',
+      whole('--generators', 1, GENERATORS_MAX),
+    )
     .option('--seed <s>', 'of every random choice (default: 1)', whole('--seed', 0, 2 ** 31 - 1))
     .option('--warm-up <time>', 'at the beginning, not in the latencies and the rate', duration('--warm-up'));
 }
@@ -158,7 +163,8 @@ function planOf(name: string, options: LoadOptions): LoadPlan {
   }
   try {
     const { rate: ratePerS, duration: durationMs, warmUp: warmUpMs, ...sizes } = options;
-    return makePlan(scenario, { ...sizes, ratePerS, durationMs, warmUpMs });
+    const generators = options.generators ?? Math.max(1, availableParallelism() >> 2);
+    return makePlan(scenario, { ...sizes, generators, ratePerS, durationMs, warmUpMs });
   } catch (error) {
     if (error instanceof PlanError) throw new UsageError(error.message);
     throw error;

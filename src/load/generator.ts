@@ -167,14 +167,13 @@ class RunningPhase {
     const mine = records === 0 ? 0 : this.#left / records;
     if (durationMs !== null && pace.kind === 'closed') clock.after(durationMs, () => this.stop());
     const next = (dueMs: number) => this.#sendNext(dueMs);
-    if (pace.kind === 'closed') {
-      return new ClosedLoop(clock, shareOfCount(this.#plan.inFlight, this.#plan, generator), next);
-    }
+    const inFlight = shareOfCount(this.#plan.inFlight, this.#plan, generator);
+    if (pace.kind === 'closed') return new ClosedLoop(clock, inFlight, next);
     const schedule =
       pace.kind === 'rate'
         ? rateSchedule((pace.recordsPerS * mine) / perRequest)
         : burstSchedule(Math.ceil(this.#left / pace.count / perRequest), pace.everyMs);
-    return new OpenLoop(clock, schedule, this.#beginMs, next);
+    return new OpenLoop(clock, schedule, this.#beginMs, inFlight, next);
   }
 
   #sendNext(dueMs: number): boolean {

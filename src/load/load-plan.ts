@@ -50,6 +50,8 @@ export interface LoadPlan {
 /** A record's number is 32 bits. Verification keeps 13 bytes of memory for each. */
 export const RECORDS_MAX = 2 ** 31;
 export const GENERATORS_MAX = 16;
+/** At 10,000 requests a second enough for answers that take a second and a half. */
+const IN_FLIGHT_AT_RATE = 16_384;
 /** The shortest JSON text that says which record it is and that nothing of it was changed. */
 export const VALUE_BYTES_MIN = 10;
 
@@ -62,7 +64,9 @@ export function makePlan(scenario: Scenario, options: PlanOptions): LoadPlan {
   const partitions = options.partitions ?? scenario.partitions;
   const perRequest = options.perRequest ?? scenario.perRequest;
   const connections = options.connections ?? scenario.connections;
-  const inFlight = options.inFlight ?? scenario.inFlight;
+  // At a rate the number must not be what bounds it.
+  const ownInFlight = options.ratePerS === undefined ? scenario.inFlight : IN_FLIGHT_AT_RATE;
+  const inFlight = options.inFlight ?? ownInFlight;
   const generators = Math.min(options.generators ?? 1, partitions, connections, GENERATORS_MAX);
   if (partitions > PARTITIONS_PER_TOPIC_MAX) {
     throw new PlanError(`--partitions: a topic has at most ${PARTITIONS_PER_TOPIC_MAX}`);

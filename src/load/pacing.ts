@@ -4,7 +4,8 @@
  *
  *   closed  so many requests are always unanswered; a request is due when it is sent. How fast is the answer.
  *   open    requests are due by a schedule, whatever became of those before: one that is sent late, because this
- *           process or the broker was busy, counts from the time at which it was due (no coordinated omission).
+ *           process or the broker was busy, counts from the time at which it was due (no coordinated omission). When
+ *           too many are unanswered the next ones wait here, where they cost no memory, and are late.
  */
 import type { Clock, Timer } from '../core/clock.ts';
 
@@ -71,22 +72,27 @@ export class OpenLoop implements Pacer {
   readonly #clock: Clock;
   readonly #schedule: Schedule;
   readonly #beginMs: number;
+  readonly #inFlightMax: number;
   readonly #next: SendNext;
   #count = 0;
+  #outstanding = 0;
   #timer: Timer | null = null;
   #stopped = false;
 
   /** `beginMs` is of the clock's monotonic time. */
-  constructor(clock: Clock, schedule: Schedule, beginMs: number, next: SendNext) {
+  constructor(clock: Clock, schedule: Schedule, beginMs: number, inFlightMax: number, next: SendNext) {
     this.#clock = clock;
     this.#schedule = schedule;
     this.#beginMs = beginMs;
+    this.#inFlightMax = inFlightMax;
     this.#next = next;
     this.#sendDue();
   }
 
   answered(): void {
-    // The schedule does not wait for answers.
+    this.#outstanding--;
+    // Many answers come in one turn: one look at the schedule does for all.
+    if (this.#timer === null && !this.#stopped) this.#timer = this.#clock.after(0, () => this.#sendDue());
   }
 
   stop(): void {
@@ -95,15 +101,19 @@ export class OpenLoop implements Pacer {
   }
 
   #sendDue(): void {
+    this.#timer = null;
     if (this.#stopped) return;
     const nowMs = this.#clock.monotonicMs();
     let dueMs = this.#beginMs + this.#schedule(this.#count);
     // Answers must be read meanwhile, however late this is.
     for (let sent = 0; dueMs <= nowMs && sent < SENT_PER_TURN; sent++) {
+      // An answer looks again.
+      if (this.#outstanding >= this.#inFlightMax) return;
       if (!this.#next(dueMs)) {
         this.#stopped = true;
         return;
       }
+      this.#outstanding++;
       this.#count++;
       dueMs = this.#beginMs + this.#schedule(this.#count);
     }

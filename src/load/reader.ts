@@ -33,6 +33,8 @@ class Reader {
   readonly #counts = { records: 0, requests: 0, failed: 0 };
   readonly #stopped = new AbortController();
   #dueWallMs: (number: number) => number | null = () => null;
+  /** By partition, where the tail begins. */
+  #ends: (number | null)[] = [];
 
   constructor(task: ReaderTask) {
     this.#task = task;
@@ -40,6 +42,14 @@ class Reader {
     const connectionsMax = kind === 'tail' ? plan.partitions : count;
     this.#client = new RestClient(url, { connectionsMax, signal: this.#stopped.signal });
     this.#values = new RecordValues(plan.seed, plan.valueBytes);
+  }
+
+  /** Where all partitions end before anything of the phase is sent, so that nothing of it is passed over. */
+  async prepare(): Promise<void> {
+    const { plan, kind } = this.#task;
+    if (kind !== 'tail') return;
+    const partitions = Array.from({ length: plan.partitions }, (_, partition) => partition);
+    this.#ends = await Promise.all(partitions.map((partition) => this.#endOf(partition)));
   }
 
   async run(phase: PlannedPhase, beginWallMs: number, firstIndex: readonly number[]): Promise<ReaderResult> {
@@ -86,7 +96,7 @@ class Reader {
   }
 
   async #tail(partition: number): Promise<void> {
-    let offset = await this.#endOf(partition);
+    let offset = this.#ends[partition];
     while (offset !== null && !this.#stopped.signal.aborted) {
       const records = await this.#read(partition, offset, POLL_MS);
       if (records === null) continue;
@@ -155,6 +165,7 @@ process.on('message', async (message: ToReader) => {
   switch (message.type) {
     case 'begin':
       reader = new Reader(message.task);
+      await reader.prepare();
       tell({ type: 'ready' });
       break;
     case 'phase': {

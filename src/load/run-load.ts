@@ -30,6 +30,8 @@ import { TopicChurn } from './topic-churn.ts';
 
 /** So long after everything is ready a phase begins, that all processes know. */
 const LEAD_MS = 200;
+/** A broker that has not told its metrics by then leaves a gap in the series. */
+const PROBE_MS_MAX = 5000;
 /** Tail readers get so long to read what was acknowledged last. */
 const TAIL_MS = 1000;
 
@@ -41,6 +43,8 @@ class LoadRun {
   readonly #options: RunLoadOptions;
   #broker: OwnBroker | null = null;
   #client!: RestClient;
+  /** Looks at the broker: it must not wait for long. */
+  #probe!: RestClient;
   #url = '';
   #topic = '';
   #scratch: string | null = null;
@@ -57,19 +61,20 @@ class LoadRun {
   }
 
   async run(): Promise<LoadReport> {
-    const { signal, verify, own } = this.#options;
+    const { signal, verify } = this.#options;
     const interrupt = (): void => this.#end('it was interrupted');
     signal.addEventListener('abort', interrupt, { once: true });
     if (signal.aborted) interrupt();
     try {
       await this.#connect();
-      if (verify) this.#scratch = await mkdtemp(join(own.data ?? tmpdir(), 'streamhouse-load-answers-'));
+      if (verify) this.#scratch = await mkdtemp(join(tmpdir(), 'streamhouse-load-answers-'));
       return await this.#measure();
     } finally {
       signal.removeEventListener('abort', interrupt);
       await this.#closeFleet();
       await this.#sampler?.stop();
-      if (this.#client) await this.#client.close();
+      await this.#probe?.close();
+      await this.#client?.close();
       await this.#broker?.close();
       if (this.#scratch !== null) await rm(this.#scratch, { recursive: true, force: true });
     }
@@ -91,6 +96,7 @@ class LoadRun {
     if (url === null) this.#broker = await OwnBroker.start(own);
     this.#url = url ?? (this.#broker as OwnBroker).url;
     this.#client = new RestClient(this.#url, { connectionsMax: 32 });
+    this.#probe = new RestClient(this.#url, { connectionsMax: 2, timeoutMs: PROBE_MS_MAX });
     void this.#broker?.died.then((how) => this.#end(`the broker ended (${how})`));
     this.#topic = `load-${plan.scenario}-${random.hex(4)}`;
   }
@@ -104,9 +110,9 @@ class LoadRun {
     const echoTurns = echo ? new EchoTurns(plan, clock) : null;
     if (this.#ended === null) await echoTurns?.turn();
     const fleet = await this.#startFleet();
-    const before = new MetricsSnapshot(await this.#client.metricsText());
+    const before = new MetricsSnapshot(await this.#probe.metricsText());
     const statementsBefore = await this.#options.databaseCount?.statements();
-    const sampler = new BrokerSampler(this.#client, clock, before);
+    const sampler = new BrokerSampler(this.#probe, clock, before);
     this.#sampler = sampler;
     const beganMs = clock.monotonicMs();
     const outcomes = await this.#phases(fleet);
@@ -200,7 +206,7 @@ class LoadRun {
       read?.catch(() => undefined);
       reader?.send({ type: 'phase', phase, beginWallMs, firstIndex });
       const totals = await fleet.runPhase(phase, beginWallMs);
-      await churn?.stop();
+      if (this.#ended === null) await churn?.stop();
       let readers: ReaderResult | null = null;
       if (reader && read) {
         if (phase.readers?.kind === 'tail' && this.#ended === null) {
@@ -211,6 +217,8 @@ class LoadRun {
       }
       return { phase, totals, readers, churn: churn?.counts ?? null };
     } finally {
+      // Whatever topics are left when a run ends early stay: there may be nobody to delete them.
+      void churn?.stop();
       await reader?.kill();
     }
   }
@@ -243,7 +251,8 @@ class LoadRun {
 
   // -- Afterwards --------------------------------------------------------------------------------------
 
-  async #verify(): Promise<VerifyReport> {
+  /** Null when the run ends before everything was read: half a check is none. */
+  async #verify(): Promise<VerifyReport | null> {
     const { plan, clock } = this.#options;
     const { partitions, generators } = plan;
     const acks = blankAckColumns(plan.records);
@@ -252,16 +261,22 @@ class LoadRun {
     }
     const verifier = new RecordVerifier(plan, acks);
     const startMs = clock.monotonicMs();
-    await readBack({
-      client: this.#client,
-      topic: this.#topic,
-      partitions,
-      verifier,
-      clock,
-      signal: this.#ending.signal,
-      onPartition: (done) => this.#say('reading back', done, partitions),
-    });
-    const counts = this.#ended === null ? verifier.finish() : verifier.counts;
+    try {
+      await readBack({
+        client: this.#client,
+        topic: this.#topic,
+        partitions,
+        verifier,
+        clock,
+        signal: this.#ending.signal,
+        onPartition: (done) => this.#say('reading back', done, partitions),
+      });
+    } catch (error) {
+      // A broker that died in the middle of it: the report says so.
+      if (this.#ended === null) throw error;
+    }
+    if (this.#ended !== null) return null;
+    const counts = verifier.finish();
     const tookS = Math.round(clock.monotonicMs() - startMs) / 1000;
     return { ...counts, took_s: tookS, examples: [...verifier.examples] };
   }

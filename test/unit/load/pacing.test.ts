@@ -75,7 +75,7 @@ describe('an open loop', () => {
   it('sends by the schedule, whatever becomes of what was sent', () => {
     const clock = new ManualClock();
     const due: number[] = [];
-    new OpenLoop(clock, rateSchedule(100), 0, (dueMs) => due.push(dueMs) > 0);
+    new OpenLoop(clock, rateSchedule(100), 0, 1000, (dueMs) => due.push(dueMs) > 0);
     clock.advance(100);
     assert.deepEqual(due, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
   });
@@ -87,6 +87,7 @@ describe('an open loop', () => {
       clock,
       rateSchedule(1000),
       0,
+      1000,
       (dueMs) => late.push(clock.monotonicMs() - dueMs) > 0,
     );
     clock.freeze(500);
@@ -99,10 +100,30 @@ describe('an open loop', () => {
     assert.equal(late.length, 501);
   });
 
+  it('holds back when too many are unanswered; what waits is late, and comes when answers do', () => {
+    const clock = new ManualClock();
+    const late: number[] = [];
+    const next = (dueMs: number) => late.push(clock.monotonicMs() - dueMs) > 0;
+    const loop = new OpenLoop(clock, rateSchedule(100), 0, 3, next);
+    clock.advance(100);
+    assert.deepEqual(late, [0, 0, 0]);
+    loop.answered();
+    loop.answered();
+    clock.advance(0);
+    assert.deepEqual(late, [0, 0, 0, 70, 60]);
+    for (let i = 0; i < 3; i++) loop.answered();
+    clock.advance(15);
+    assert.deepEqual(late.slice(5), [50, 40, 30]);
+    loop.stop();
+    loop.answered();
+    clock.advance(100);
+    assert.equal(late.length, 8);
+  });
+
   it('sends a burst at once, and the next when its time comes', () => {
     const clock = new ManualClock();
     let left = 6000;
-    new OpenLoop(clock, burstSchedule(3000, 1000), 0, () => left-- > 0);
+    new OpenLoop(clock, burstSchedule(3000, 1000), 0, 10_000, () => left-- > 0);
     clock.advance(1);
     assert.equal(left, 3000);
     clock.advance(998);
