@@ -49,7 +49,8 @@ export class GeneratorFleet {
   #told = blankTotals();
   #phaseBeganMs = 0;
   readonly #stopped = new AbortController();
-  /** Resolves with words when a generator finds no broker any more. */
+  #isBroken = false;
+  /** Resolves with words when a generator finds no broker any more, or fails itself. */
   readonly lost: Promise<string>;
   #lose: (message: string) => void = () => undefined;
 
@@ -84,6 +85,10 @@ export class GeneratorFleet {
 
   #heard(message: FromGenerator): void {
     if (message.type === 'lost') this.#lose(message.message);
+    if (message.type === 'broken') {
+      this.#isBroken = true;
+      this.#lose(`a generator failed (${message.message})`);
+    }
     if (message.type !== 'interval') return;
     const { interval } = message;
     const latencies = Latencies.decode(interval.latencies);
@@ -108,13 +113,18 @@ export class GeneratorFleet {
       }),
     );
     const over = new AbortController();
-    const results = await Promise.race([done, this.#givenUp(over.signal)]);
-    over.abort();
-    if (results === null) {
-      done.catch(() => undefined);
-      return this.#asTold();
+    const ended = done.catch((error: unknown) => {
+      if (this.#isBroken) return null;
+      throw error;
+    });
+    try {
+      const results = await Promise.race([ended, this.#givenUp(over.signal)]);
+      return results === null ? this.#asTold() : sumOf(results);
+    } finally {
+      over.abort();
+      // Whatever comes of a phase that was given up.
+      ended.catch(() => undefined);
     }
-    return sumOf(results);
   }
 
   /** Resolves so long after `stop`. */

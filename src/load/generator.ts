@@ -273,3 +273,7 @@ process.on('message', async (message: ToGenerator) => {
 // The harness decides when to end: Ctrl-C on a terminal reaches this process too.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => undefined);
 process.on('disconnect', () => process.exit());
+// A full disk, or a bug: what it has told so far is all that there is.
+process.on('uncaughtException', (error) => {
+  process.send?.({ type: 'broken', message: error.message } satisfies FromGenerator, () => process.exit(1));
+});

@@ -55,6 +55,8 @@ export type FromGenerator =
   | { type: 'phase-done'; result: PhaseResult }
   /** The server is not there any more. */
   | { type: 'lost'; message: string }
+  /** It cannot go on, and ends. */
+  | { type: 'broken'; message: string }
   | { type: 'closed' };
 
 /** For a process that reads beside. */

@@ -112,6 +112,7 @@ class Answer implements Dispatcher.DispatchHandler {
   readonly #options: SenderOptions;
   readonly #done: (batch: Batch, result: BatchResult) => void;
   #started = false;
+  #ended = false;
   #status = 0;
   #text = '';
 
@@ -136,13 +137,26 @@ class Answer implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
-    this.#done(this.#batch, this.#result());
+    this.#end(this.#result());
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
     const failure = connectionError(error, this.#options.url);
     const offset = failure.outcome === 'nothing' ? REFUSED_OFFSET : UNKNOWN_OFFSET;
-    this.#done(this.#batch, { ...this.#all(offset, failure.code), isDisconnected: true });
+    this.#end({ ...this.#all(offset, failure.code), isDisconnected: true });
+  }
+
+  /** undici takes what a handler throws for a failure of the request: a fault of ours must not look like one. */
+  #end(result: BatchResult): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    try {
+      this.#done(this.#batch, result);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
   }
 
   #all(offset: number, code: string | null): BatchResult {
