@@ -187,7 +187,7 @@ function flushMark(what: string, run: string): Mark {
     run,
     ({ flush }) => flush.rows,
     (rows, { flush, objects }) =>
-      rows <= 16 + objects.puts / flush.count && (flush.statements === null || flush.statements <= 1.01),
+      rows <= 16 + objects.uploaded / flush.count && (flush.statements === null || flush.statements <= 1.01),
     (rows, { flush }) =>
       `${flush.statements === null ? 'statements not counted' : `${flush.statements.toFixed(2)} statements`}, ` +
       `${rows.toFixed(1)} rows, ${Math.round(flush.bytes ?? 0)} bytes`,
@@ -294,7 +294,7 @@ export const MARKS: readonly Mark[] = [
     '10,000 partitions active, a million segments',
     ({ objects }) => objects.slices,
     (slices) => slices >= 1_000_000,
-    (slices, { objects }) => `${slices} in ${objects.puts} objects`,
+    (slices, { objects }) => `${slices} in ${objects.uploaded} objects`,
   ),
   mark(
     'index look-up p99 while 10,000 partitions are read and written',

@@ -122,7 +122,8 @@ export const LoadReportSchema = Type.Object(
     cache: closed({ topics: Cache, leases: Cache, pages: Cache, tail: Cache, blocks: Cache }),
     index_us: Quantiles,
     objects: closed({
-      puts: number,
+      uploaded: number,
+      puts: Type.Number({ description: 'PUT requests: uploads, those sent twice for slowness, retries.' }),
       puts_per_million_records: maybe,
       bytes: number,
       slices: number,

@@ -3,7 +3,7 @@
  * every record read back; runs that end early; brokers that lose, double or change records; wrong input.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -245,12 +245,22 @@ describe('streamhouse load on a broker that runs already', () => {
   });
 });
 
-/** The process of a load's own broker. */
+/** The process of a load's own broker: the child of it that serves. */
 function brokerOf(parent: number): number {
-  const children = execFileSync('ps', ['-o', 'pid=,args=', '--ppid', String(parent)], { encoding: 'utf8' });
-  const line = children.split('\n').find((one) => one.includes(' serve '));
-  assert.ok(line, children);
-  return Number.parseInt(line, 10);
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const read = (file: string): string => {
+      try {
+        return readFileSync(`/proc/${name}/${file}`, 'utf8');
+      } catch {
+        // It ended meanwhile.
+        return '';
+      }
+    };
+    const isChild = new RegExp(`^PPid:\\t${parent}$`, 'm').test(read('status'));
+    if (isChild && read('cmdline').split('\0').includes('serve')) return Number(name);
+  }
+  assert.fail(`process ${parent} has no broker`);
 }
 
 describe('a load that ends early', () => {

@@ -18,6 +18,7 @@ function text(f: number): string {
     `streamhouse_entry_bytes_total ${5000 * f}\n` +
     `streamhouse_objects_put_total ${20 * f}\n` +
     `streamhouse_slices_total ${2000 * f}\n` +
+    `streamhouse_upload_hedges_total ${f}\n` +
     `streamhouse_metadata_store_statements_total ${14 * f}\n` +
     `streamhouse_cache_hits_total{cache="topics"} ${99 * f}\n` +
     `streamhouse_cache_misses_total{cache="topics"} ${f}\n` +
@@ -37,8 +38,9 @@ describe('metrics of a broker', () => {
   it('give the figures of what happened between two looks', () => {
     const figures = brokerFigures(change, 1_000_000, 2000);
     assert.deepEqual(figures.flush, { count: 20, statements: 1, rows: 18, bytes: 500 });
-    assert.equal(figures.objects.puts, 40);
-    assert.equal(figures.objects.puts_per_million_records, 40);
+    assert.equal(figures.objects.uploaded, 40);
+    assert.equal(figures.objects.puts, 42, 'an upload sent twice is two requests');
+    assert.equal(figures.objects.puts_per_million_records, 42);
     assert.equal(figures.objects.slices_per_object, 100);
     assert.deepEqual(figures.cache.topics, { hit_rate: 0.99, hits: 198, misses: 2 });
     assert.equal(figures.cache.pages.hit_rate, null);
