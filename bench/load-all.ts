@@ -18,7 +18,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { LoadReport } from '../src/load/report-schema.ts';
 import { METADATA_PLACES, type MetadataPlace, type PlacedScheme } from '../test/support/metadata-places.ts';
-import { LOAD_RUNS, type LoadRunRow, MARKS } from './load-runs.ts';
+import { LOAD_RUNS, type LoadRunRow, MARKS, type Measured } from './load-runs.ts';
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 const OUT = fileURLToPath(new URL('results/load/', import.meta.url));
@@ -87,6 +87,12 @@ function markdownRow(cells: readonly string[]): string {
   return `| ${cells.join(' | ')} |`;
 }
 
+function metText(found: Measured | null): string {
+  if (found === null) return '-';
+  if (found.isMet === null) return 'as far as measured';
+  return found.isMet ? 'yes' : '**no**';
+}
+
 /** The section of the page: where, the runs, the marks. */
 function section(out: string, scheme: string, runs: readonly LoadRunRow[]): string {
   const reports = new Map<string, LoadReport>();
@@ -105,12 +111,7 @@ function section(out: string, scheme: string, runs: readonly LoadRunRow[]): stri
   const shown = runs.filter(({ name }) => reports.has(name));
   const marks = MARKS.map((mark) => {
     const found = mark.measured((run) => reports.get(run) ?? null);
-    return markdownRow([
-      mark.what,
-      mark.goal,
-      found?.text ?? 'not run',
-      found === null ? '-' : found.isMet ? 'yes' : '**no**',
-    ]);
+    return markdownRow([mark.what, mark.goal, found?.text ?? 'not run', metText(found)]);
   });
   return [
     where,
