@@ -154,6 +154,12 @@ export const SETTINGS = {
     max: 1_000_000,
     help: 'Partitions in one object at most.',
   },
+  objectPer: {
+    type: 'choice',
+    choices: ['window', 'partition'],
+    default: 'window',
+    help: 'Which partitions share an object: window, all that have records in one flush window; partition, none. Only to measure what sharing saves: partition costs an upload for each partition and window.',
+  },
   uploadsInFlightMax: {
     type: 'count',
     default: 8,
