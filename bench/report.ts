@@ -2,8 +2,8 @@
  * How figures are shown: tables for a terminal and for Markdown, a marked section of a page rewritten, and the
  * comparison with an earlier run. Owns: rounding and wording. Does not own: figures (suite.ts). Pure.
  */
-import type { MachineInfo } from './machine.ts';
-import { machineLine } from './machine.ts';
+import type { MachineInfo } from '../src/load/machine.ts';
+import { machineLine } from '../src/load/machine.ts';
 import type { TaskFigures } from './suite.ts';
 
 export interface SuiteReport {

@@ -14,7 +14,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { machineInfo, machineLine } from './machine.ts';
+import { machineInfo, machineLine } from '../src/load/machine.ts';
 import {
   type BenchReport,
   compareReports,

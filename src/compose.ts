@@ -215,6 +215,7 @@ class ComposedBroker {
           windowMs: settings.flushWindowMs,
           bytesMax: settings.flushBytes,
           slicesMax: settings.flushSlicesMax,
+          objectPer: settings.objectPer,
           uploadsInFlightMax: settings.uploadsInFlightMax,
           uploadDeadlineMs: settings.uploadDeadlineMs,
           unsettledBytesMax: settings.inFlightBytesMax,
@@ -252,6 +253,7 @@ class ComposedBroker {
       store: this.#store,
       clock: this.#clock,
       appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
+      peekedUs: (us) => this.#counters.observe('topicCacheHitUs', us),
       warn: (message, fields) => this.#log.warn(fields, message),
     });
   }

@@ -76,7 +76,7 @@ export const SETTINGS = {
     type: 'url',
     default: null,
     defaultText: 'sqlite:DATA/metadata.db',
-    help: 'URL of the metadata store.',
+    help: 'URL of the metadata store: sqlite:PATH, postgres://..., cockroachdb://... or dynamodb://REGION/PREFIX (docs/metadata-backends.md).',
   },
   migrate: {
     type: 'flag',
@@ -153,6 +153,12 @@ export const SETTINGS = {
     min: 1,
     max: 1_000_000,
     help: 'Partitions in one object at most.',
+  },
+  objectPer: {
+    type: 'choice',
+    choices: ['window', 'partition'],
+    default: 'window',
+    help: 'Which partitions share an object: window, all that have records in one flush window; partition, none. Only to measure what sharing saves: partition costs an upload for each partition and window.',
   },
   uploadsInFlightMax: {
     type: 'count',

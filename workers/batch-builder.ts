@@ -132,7 +132,24 @@ export class BatchBuilder {
 
   /** Makes the object of everything gathered, at least one append, and starts afresh. */
   seal(id: ObjectId): SealedObject {
-    const open = [...this.#slices.values()].sort((a, b) => a.key - b.key);
+    const object = this.#objectOf(id, this.#openSlices());
+    this.#reset();
+    return object;
+  }
+
+  /** The same as an object for each partition. */
+  sealApart(nextId: () => ObjectId): SealedObject[] {
+    const objects = this.#openSlices().map((slice) => this.#objectOf(nextId(), [slice]));
+    this.#reset();
+    return objects;
+  }
+
+  /** In the order of an object's directory. */
+  #openSlices(): OpenSlice[] {
+    return [...this.#slices.values()].sort((a, b) => a.key - b.key);
+  }
+
+  #objectOf(id: ObjectId, open: OpenSlice[]): SealedObject {
     let count = 0;
     for (const slice of open) count += slice.arrivals.length;
     const appends = blankAppends(count);
@@ -184,7 +201,6 @@ export class BatchBuilder {
       recordCount += records;
     }
     const bytes = this.#copyObject(id, open, position, tail.finish(position));
-    this.#reset();
     return { id, bytes, byteLength: bytes.length, slices, appends, recordCount };
   }
 

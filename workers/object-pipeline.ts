@@ -22,6 +22,8 @@ import { Uploader, type UploaderSettings } from './uploader.ts';
 
 export interface PipelineSettings extends FlushLimits, UploaderSettings {
   shardCount: number;
+  /** `partition`: every partition of a batch gets an object of its own, to compare with. */
+  objectPer: 'window' | 'partition';
   /** Bytes of objects that are sealed and not settled; beyond them appends are refused. */
   unsettledBytesMax: number;
 }
@@ -186,7 +188,15 @@ export class ObjectPipeline {
     this.#windowTimer = null;
     counters.add(SEAL_COUNTERS[reason]);
     counters.observe('batchAgeMs', clock.monotonicMs() - this.#batchBeganMs);
-    const object = this.#builder.seal({ incarnation, number: this.#objectNumber++ });
+    const nextId = () => ({ incarnation, number: this.#objectNumber++ });
+    if (this.#parts.settings.objectPer === 'window') this.#begin(this.#builder.seal(nextId()));
+    else for (const object of this.#builder.sealApart(nextId)) this.#begin(object);
+    this.#gauges();
+  }
+
+  /** Uploads a sealed object. */
+  #begin(object: SealedObject): void {
+    const { counters } = this.#parts;
     const parts = this.#partsOf(object);
     const inFlight: InFlight = { object, parts, state: 'uploading', unsettled: parts.length, shared: false };
     this.#unsettledBytes += object.byteLength;
@@ -205,7 +215,6 @@ export class ObjectPipeline {
         this.#advance();
       },
     );
-    this.#gauges();
   }
 
   /** An object's slices by shard, with the epochs under which it is sealed. */

@@ -37,5 +37,6 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: 'copy the metadata to another store, reopen one that was copied',
     load: () => import('./metadata.ts'),
   },
+  { name: 'load', summary: 'put a broker under load and report', load: () => import('./load.ts') },
   { name: 'verify', summary: 'check metadata and objects', load: () => import('./verify.ts') },
 ];

@@ -1,10 +1,12 @@
 /**
- * Serves a metadata store to other threads, one MessagePort each. Owns: order and fairness (calls of one port run
+ * Serves a metadata store to other threads, one MessagePort each. Owns: order and fairness (calls of one port start
  * in order; after every write another port may have its turn), the form of replies, and what happens when the
  * store fails as it must not. Does not own: the store. Runs on the thread that hosts the store.
  *
- * The hosted store is meant to be synchronous inside (memory, SQLite): calls are started one after the other, and
- * replies go out in one message per turn, but before the next write begins, whose fsync they need not wait for.
+ * Calls of one port are started one after the other. A store that is synchronous inside (memory, SQLite) has then done
+ * each before the next begins; with others (PostgreSQL, DynamoDB) they run side by side and end in any order: whoever
+ * needs an order awaits the answer. Replies go out in one message per turn, but before the next write begins, whose
+ * fsync they need not wait for.
  */
 import type { MessagePort } from 'node:worker_threads';
 import { StreamHouseError } from '../../src/core/errors.ts';

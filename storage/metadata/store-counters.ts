@@ -4,7 +4,7 @@
  */
 
 export const STORE_COUNTERS = {
-  statements: 'Statements or requests sent to the metadata store',
+  statements: 'Statements, requests or (SQLite) transactions of the metadata store',
   connects: 'Connections opened to the metadata store',
   connectionsLost: 'Connections to the metadata store that ended by themselves',
   conflictRetries: 'Calls made again since transactions collided (40001, 40P01)',

@@ -4,6 +4,8 @@
  *   file:DIR                                  a directory, relative to the working directory or absolute
  *   s3://BUCKET/PREFIX?endpoint=URL&region=R  keys from the SDK's usual places, never from the URL
  *   memory:  memory:NAME                      this thread's memory; for tests
+ *   delayed:P50,P99,MAX:URL                   the store of URL, every call delayed by so many ms; for load tests.
+ *   delayed:P50,P99,MAX,SEED:URL
  *
  * Does not own the backends, and adds no retries or counting: the caller decorates. Each thread, and each
  * reader that must not slow others (cold reads), opens an instance of its own. Any thread.
@@ -12,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import type { Clock } from '../../src/core/clock.ts';
 import { StreamHouseError } from '../../src/core/errors.ts';
 import type { Random } from '../../src/core/random.ts';
+import { DelayedObjectStore } from './delayed-object-store.ts';
 import { FilesystemObjectStore } from './filesystem-object-store.ts';
 import { MemoryObjectStore } from './memory-object-store.ts';
 import { type ObjectStore, objectKeyFault } from './object-store.ts';
@@ -35,6 +38,7 @@ export const OBJECT_BACKENDS = {
   file: openFile,
   s3: openS3,
   memory: openMemory,
+  delayed: openDelayed,
 } as const satisfies Record<string, OpenBackend>;
 
 export type ObjectBackendName = keyof typeof OBJECT_BACKENDS;
@@ -78,6 +82,21 @@ async function openMemory(url: string, options: OpenObjectStoreOptions): Promise
   const name = url.slice('memory:'.length);
   if (!/^[A-Za-z0-9._-]*$/.test(name)) throw wrong(url, 'use memory: or memory:NAME');
   return new MemoryObjectStore(options.clock, name);
+}
+
+/** Longest delay, ms: beyond it an upload is given up anyway. */
+const DELAY_MS_MAX = 60_000;
+
+async function openDelayed(url: string, options: OpenObjectStoreOptions): Promise<ObjectStore> {
+  const match = /^delayed:(\d{1,5}),(\d{1,5}),(\d{1,5})(?:,(\d{1,9}))?:(.+)$/s.exec(url);
+  if (match === null) throw wrong(url, 'use delayed:P50,P99,MAX:URL with whole ms');
+  const [p50Ms, p99Ms, maxMs] = [Number(match[1]), Number(match[2]), Number(match[3])];
+  if (!(p50Ms >= 1 && p50Ms <= p99Ms && p99Ms <= maxMs && maxMs <= DELAY_MS_MAX)) {
+    throw wrong(url, `delays must rise from 1 to ${DELAY_MS_MAX} ms`);
+  }
+  if (match[5].startsWith('delayed:')) throw wrong(url, 'it is delayed twice');
+  const inner = await openObjectStore(match[5], options);
+  return new DelayedObjectStore(inner, options.clock, { p50Ms, p99Ms, maxMs, seed: Number(match[4] ?? 1) });
 }
 
 async function openS3(url: string, options: OpenObjectStoreOptions): Promise<ObjectStore> {

@@ -131,6 +131,8 @@ describe('kill -9 under load', () => {
 async function killAgainAndAgain(t: TestContext, scheme: PlacedScheme, rounds: number): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'streamhouse-kill-'));
   const place = await openPlace(scheme);
+  // Of few rounds each must be long enough for a checkpoint.
+  const acknowledgedMin = rounds < 20 ? 300 : 20;
   const victim = new Victim(directory, place, seededRandom(SEED));
   const ledger = new RecordLedger('killed');
   const counts = { partitionCount: PARTITIONS, producers: 16, idempotent: 6, padMax: 200, seed: SEED };
@@ -143,7 +145,7 @@ async function killAgainAndAgain(t: TestContext, scheme: PlacedScheme, rounds: n
     await client.createTopic({ name: ledger.topic, partitionCount: PARTITIONS });
     load.start();
     for (let round = 0; round < rounds; round++) {
-      await load.moreAcknowledged(20, 20_000);
+      await load.moreAcknowledged(acknowledgedMin, 20_000);
       await victim.kill();
       if (round % 5 === 4) await victim.startInVain();
       client = await victim.start();

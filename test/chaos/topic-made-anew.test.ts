@@ -64,6 +64,7 @@ describe('a topic deleted and made anew elsewhere', () => {
         await beforeAppending;
         await broker.appendTopicDeleted(topicId);
       },
+      peekedUs: ignore,
       warn: ignore,
     });
   });

@@ -71,6 +71,7 @@ const backends: Record<ObjectBackendName, ObjectStoreHarnessFactory> = {
   memory: async () => overUrl('memory:contract', { end: async () => undefined }),
   file: filesystemHarness,
   s3: s3Harness,
+  delayed: async () => overUrl('delayed:1,2,5:memory:delayed-contract', { end: async () => undefined }),
 };
 
 const policy = { attemptsMax: 3, attemptMsMax: 5000, backoffMsFirst: 10, backoffMsMax: 50 };

@@ -39,7 +39,9 @@ async function ready(child: ChildProcess): Promise<string> {
 }
 
 describe('the packed package', () => {
-  it('installs into an empty folder and serves, produces and consumes', { timeout: 120_000 }, async () => {
+  it('installs into an empty folder and serves, produces, consumes and bears load', {
+    timeout: 120_000,
+  }, async () => {
     await execute('npm', ['pack', '--silent', '--pack-destination', folder], { cwd: ROOT });
     const [tarball] = readdirSync(folder).filter((name) => name.endsWith('.tgz'));
     writeFileSync(join(folder, 'package.json'), '{"private":true}');
@@ -66,6 +68,10 @@ describe('the packed package', () => {
     await run('produce', 'letters', join(folder, 'letters.txt'), '--url', url);
     const { stdout } = await run('consume', 'letters', '--url', url);
     assert.deepEqual(stdout.trimEnd().split('\n').sort(), ['a', 'b', 'c', 'd']);
+    // Its processes are files that nothing imports.
+    const small = ['--partitions', '5', '--rate', '100', '--duration', '1s', '--verify'];
+    const load = await run('load', 'tail', ...small, '--html', join(folder, 'load.html'));
+    assert.match(load.stdout, /read back\s+100: 0 missing, 0 duplicated, 0 reordered, 0 altered/);
 
     broker.kill('SIGTERM');
     const [code] = await once(broker, 'exit');

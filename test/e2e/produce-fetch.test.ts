@@ -55,6 +55,10 @@ async function cephPlace(): Promise<ObjectPlace> {
 const places: Record<Exclude<ObjectBackendName, 'memory'>, () => Promise<ObjectPlace>> = {
   file: directoryPlace,
   s3: s3Place,
+  delayed: async () => {
+    const place = await s3Place();
+    return { ...place, url: `delayed:2,10,50:${place.url}` };
+  },
 };
 
 for (const [name, openPlace] of Object.entries(places)) {

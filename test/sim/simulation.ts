@@ -110,6 +110,8 @@ class Simulation implements BrokerWorld, ClientWorld {
       windowMs: 2 + random.below(10),
       bytesMax: 600 + random.below(3000),
       slicesMax: 3 + random.below(4),
+      // From the seed, not drawn: a seed keeps its course.
+      objectPer: seed % 8 === 7 ? 'partition' : 'window',
       shardCount: SHARDS,
       uploadsInFlightMax: 1 + random.below(4),
       uploadDeadlineMs: 150,

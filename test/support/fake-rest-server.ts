@@ -135,6 +135,8 @@ export class FakeRestServer {
 
   #route(method: string, url: URL, body: Record<string, never>, request: IncomingMessage): [number, unknown] {
     const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
+    // It counts nothing.
+    if (url.pathname === '/metrics') return [200, ''];
     if (url.pathname === '/v3/clusters') return [200, { data: [{ cluster_id: 'fake' }] }];
     if (url.pathname === '/v3/clusters/fake/producer-ids') {
       return [200, { producer_id: this.#nextProducerId++, producer_epoch: 0 }];

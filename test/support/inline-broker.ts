@@ -153,6 +153,7 @@ export class InlineBroker {
         windowMs: 5,
         bytesMax: 1 << 20,
         slicesMax: 1000,
+        objectPer: 'window',
         shardCount: SHARDS,
         uploadsInFlightMax: 4,
         uploadDeadlineMs: 1000,

@@ -31,6 +31,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/inspect/': ['src/core/', 'workers/', 'index/', 'storage/'],
   'src/verify/': ['src/core/', 'src/cluster-stamp.ts', 'src/inspect/', 'workers/', 'index/', 'storage/'],
   'src/move/': ['src/core/', 'src/cluster-stamp.ts', 'src/agent/', 'storage/'],
+  'src/load/': ['src/core/', 'src/client/', 'src/version.ts'],
   'src/compose.ts': ['*'],
   'src/start-checks.ts': ['src/core/', 'src/settings.ts', 'src/agent/', 'storage/'],
   'src/cli/': ['*'],
@@ -49,6 +50,7 @@ const PACKAGES: Record<string, readonly string[]> = {
   'cli-progress': ['src/cli/'],
   commander: ['src/cli/'],
   'find-my-way': ['src/server/http/'],
+  'hdr-histogram-js': ['src/load/'],
   'lru-cache': ['storage/metadata/', 'storage/objects/'],
   // Backends that speak PostgreSQL's protocol share storage/metadata/pg-wire.
   pg: ['storage/metadata/pg-wire/'],
@@ -56,8 +58,8 @@ const PACKAGES: Record<string, readonly string[]> = {
   piscina: ['workers/'],
   'prom-client': ['src/observe/'],
   'sorted-btree': ['index/'],
-  typebox: ['src/protocol/http/', 'src/server/http/'],
-  undici: ['src/client/', 'src/agent/'],
+  typebox: ['src/protocol/http/', 'src/server/http/', 'src/load/'],
+  undici: ['src/client/', 'src/agent/', 'src/load/'],
 };
 
 /** Modules of Node that do input or output: not for the pure parts. */

@@ -22,15 +22,7 @@ import type { ClusterInfo, ImportedRows, NewCluster, ShardHead } from '../metada
 import type { DynamodbCatalogue } from './dynamodb-catalogue.ts';
 import type { DynamodbCounters } from './dynamodb-counters.ts';
 import type { DynamodbHeads } from './dynamodb-heads.ts';
-import {
-  CLUSTER_KEY,
-  clusterItem,
-  clusterOf,
-  HEAD_PROJECTION,
-  headItem,
-  headKey,
-  headOf,
-} from './dynamodb-items.ts';
+import { CLUSTER_KEY, clusterItem, clusterOf, headItem } from './dynamodb-items.ts';
 import type { DynamodbLog } from './dynamodb-log.ts';
 import type { DynamodbObjects } from './dynamodb-objects.ts';
 import { allWritten } from './dynamodb-outcomes.ts';
@@ -59,16 +51,12 @@ export class DynamodbCluster {
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();
     if (present !== null) return present;
-    const shards = Array.from({ length: cluster.shardCount }, (_, shard) => shard);
-    // A proposal that came to nothing leaves heads at zero; what a copy leaves was taken by somebody before.
-    const there = await requests.getMany(shards.map(headKey), { projection: HEAD_PROJECTION });
-    if (there.some((item, shard) => item !== null && headOf(shard, item).epoch > 0)) {
-      // Or a rival was first, and its brokers have begun.
-      const other = await heads.getCluster();
-      if (other !== null) return other;
+    // Nobody begins a cluster over what is being copied here.
+    if ((await heads.areImported(cluster.shardCount)).includes(true)) {
       throw unfinishedCopy(requests.description);
     }
-    const empty = shards.map((shard) => headItem(emptyHead(shard)));
+    const shards = Array.from({ length: cluster.shardCount }, (_, shard) => shard);
+    const empty = shards.map((shard) => headItem(emptyHead(shard), false));
     await allWritten(empty.map((item) => requests.putIfAbsent(item)));
     await requests.putIfAbsent(clusterItem(cluster));
     const made = await heads.getCluster();
@@ -101,15 +89,16 @@ export class DynamodbCluster {
       text: 'attribute_not_exists(#pk) OR (#seq <= :seq AND #epoch <= :epoch)',
       values: { seq: head.headSeq, epoch: head.epoch },
     };
-    if (await this.#parts.requests.put(headItem(head), 'idempotent', { condition, lane: 'bulk' })) return;
+    if (await this.#parts.requests.put(headItem(head, true), 'idempotent', { condition, lane: 'bulk' }))
+      return;
     throw new StreamHouseError('conflict', `the head of shard ${head.shard} is ahead of the one to copy`);
   }
 
   async importCluster(cluster: ClusterInfo): Promise<void> {
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();
-    const shards = new Set((await heads.list()).map(({ shard }) => shard));
-    checkImportedCluster(cluster, present, (shard) => shards.has(shard));
+    const areImported = await heads.areImported(cluster.shardCount);
+    checkImportedCluster(cluster, present, (shard) => areImported[shard]);
     const { storeIncarnation, generation, movedTo } = cluster;
     const isSame = `#generation = :generation AND ${isMark(movedTo, 'movedTo')}`;
     const isOlder = `#storeIncarnation = :storeIncarnation AND (#generation < :generation OR ${isSame})`;

@@ -15,7 +15,7 @@ import {
   type StoredEntry,
 } from './dynamodb-items.ts';
 import type { DynamodbRequests } from './dynamodb-requests.ts';
-import type { Value } from './dynamodb-values.ts';
+import { ItemReader, type Value } from './dynamodb-values.ts';
 
 /** Heads asked for in one batch while there is no cluster that tells how many there are. */
 const PROBE_COUNT = 100;
@@ -91,6 +91,13 @@ export class DynamodbHeads {
     const item = await this.#requests.update(headKey(shard), change, 'once', { returnsItem: true });
     if (item === null) return { outcome: { kind: 'conflict', head: await this.read(shard) }, entry: null };
     return { outcome: { kind: 'done', head: headOf(shard, item) }, entry: entryOfHead(shard, item) };
+  }
+
+  /** Which of the first `count` heads were copied from another store. */
+  async areImported(count: number): Promise<boolean[]> {
+    const shards = Array.from({ length: count }, (_, shard) => shard);
+    const items = await this.#requests.getMany(shards.map(headKey), { projection: '#imported' });
+    return items.map((item) => item !== null && new ItemReader(item).numberOrNull('imported') === 1);
   }
 
   /** Every shard's head, by shard; without a cluster, those that were copied here so far. */

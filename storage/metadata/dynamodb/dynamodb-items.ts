@@ -12,6 +12,7 @@
  *   topic-id#ID               name                          name
  *   deleted-topics            ID                            name and the rest of the topic as it was, version + 1
  *   head#SHARD                head                          seq commit epoch holder trimmed pointerSeq? pointerWriter?
+ *                                                           imported? (1: copied from another store)
  *                                                           | entryEpoch and BODY of the newest entry
  *   log#SHARD                 SEQ                           epoch commit BODY
  *   log-chunk#SHARD#SPREAD    SEQ#COMMIT#INDEX              body; SPREAD is SEQ mod 8
@@ -189,8 +190,9 @@ export function topicOf(item: Item): Topic {
 export const HEAD_PROJECTION = '#seq, #commit, #epoch, #holder, #trimmed, #pointerSeq, #pointerWriter';
 
 /** A head without an entry in it: its newest entry, if any, has an item of its own. */
-export function headItem(head: ShardHead): Item {
+export function headItem(head: ShardHead, isImported: boolean): Item {
   return toItem(headKey(head.shard), {
+    imported: isImported ? 1 : undefined,
     seq: head.headSeq,
     commit: head.headCommitId,
     epoch: head.epoch,

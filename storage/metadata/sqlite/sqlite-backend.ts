@@ -15,8 +15,9 @@ function pathOf(url: string): string {
 }
 
 export const sqliteBackend: MetadataBackend = {
-  async open(url, { role, clock }) {
-    const store = new SqliteMetadataStore(await openSqliteConnection({ path: pathOf(url), role, clock }));
+  async open(url, { role, clock, counters }) {
+    const connection = await openSqliteConnection({ path: pathOf(url), role, clock });
+    const store = new SqliteMetadataStore(connection, counters);
     return { store, afterWrite: () => store.writeBackIfDue() };
   },
 

@@ -42,6 +42,7 @@ import type {
   Topic,
 } from '../metadata-store.ts';
 import { decodeReferences, encodeReferences } from '../object-references.ts';
+import { StoreCounters } from '../store-counters.ts';
 import type { SqliteConnection } from './sqlite-connection.ts';
 import { type SqlitePhase, sqliteErrorMeaning } from './sqlite-error.ts';
 import {
@@ -66,20 +67,23 @@ export class SqliteMetadataStore implements MetadataStore {
   readonly description: string;
   readonly bodyBytesMax = BODY_BYTES_MAX;
   readonly #connection: SqliteConnection;
+  readonly #counters: StoreCounters;
   readonly #run: SqliteStatements;
   #closed = false;
   /** Bytes of bodies committed since the WAL was last written back. */
   #unwrittenBytes = 0;
 
-  /** Takes the connection over: `close` closes it. */
-  constructor(connection: SqliteConnection) {
+  /** Takes the connection over: `close` closes it. Every call counts as one statement. */
+  constructor(connection: SqliteConnection, counters = new StoreCounters()) {
     this.#connection = connection;
+    this.#counters = counters;
     this.description = `sqlite:${connection.path}`;
     this.#run = prepareStatements(connection.database);
   }
 
   #read<T>(work: () => T): T {
     this.#checkOpen();
+    this.#counters.add('statements');
     try {
       return work();
     } catch (error) {
@@ -91,6 +95,7 @@ export class SqliteMetadataStore implements MetadataStore {
   #write<T>(work: () => T): T {
     this.#checkOpen();
     assert(this.#connection.role === 'broker', 'a store opened by a reader was asked to write');
+    this.#counters.add('statements');
     let phase: SqlitePhase = 'write';
     try {
       this.#run.begin.run();

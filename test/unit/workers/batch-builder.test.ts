@@ -81,6 +81,36 @@ describe('batch builder', () => {
     assert.equal(decodeBatchObject(object.bytes).slices.length, 1);
   });
 
+  it('seals apart: an object for each partition, with the same records, and starts afresh', () => {
+    fc.assert(
+      fc.property(anyAppends, (appends) => {
+        const whole = sealSample(appends);
+        const builder = new BatchBuilder();
+        addAppends(builder, appends);
+        let number = 0;
+        const objects = builder.sealApart(() => ({ incarnation: 5, number: number++ }));
+        assert.deepEqual(
+          objects.map(({ id }) => id.number),
+          whole.slices.map((_, i) => i),
+        );
+        objects.forEach((object, i) => {
+          const { slices } = decodeBatchObject(object.bytes);
+          assert.equal(slices.length, 1);
+          const [{ topicId, partition, position, length }] = slices;
+          assert.equal(object.slices[0].firstAppend, 0);
+          assert.equal(object.slices[0].appendCount, whole.slices[i].appendCount);
+          const mine = appends.filter((a) => a.topicId === topicId && a.partition === partition);
+          assert.deepEqual(
+            payloadsOf(object.bytes.subarray(position, position + length)),
+            mine.flatMap(({ payloads }) => payloads),
+          );
+        });
+        assert.deepEqual([builder.sliceCount, builder.appendCount, builder.bytes], [0, 0, 0]);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
   it('takes a lost shard out, telling whose appends they were, and keeps the others', () => {
     const builder = new BatchBuilder();
     const partitions = [0, 1, 2, 3, 4, 5, 6, 7];

@@ -53,6 +53,7 @@ function start(state: MemoryMetadataState, incarnation: number, options: StartOp
       windowMs: 1,
       bytesMax: 1 << 20,
       slicesMax: 100,
+      objectPer: 'window',
       shardCount: SHARDS,
       uploadsInFlightMax: 2,
       uploadDeadlineMs: 1000,

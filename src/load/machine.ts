@@ -1,17 +1,19 @@
 /**
- * Where and on what a benchmark ran: machine, load, Node, commit. Owns that record and its one line of text. Does
- * not own the figures. The runner's process.
+ * Where and on what figures were measured: machine, load, Node, commit. Owns that record and its one line of text.
+ * Does not own the figures. The process that runs the benchmark or the load.
  */
 import { execFileSync } from 'node:child_process';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { systemClock } from '../core/clock.ts';
+import { packageVersion } from '../version.ts';
 
 export interface MachineInfo {
   cores: number;
   cpu: string;
   memoryGb: number;
   node: string;
-  /** Short hash, with '+' when the sources differ from it; 'unknown' outside of a checkout. */
+  /** Short hash, with '+' when the sources differ from it; of an installed package its version. */
   commit: string;
   date: string;
   /** One-minute load average when it was asked; 2 cores that do nothing else begin near 0. */
@@ -19,7 +21,8 @@ export interface MachineInfo {
   command: string;
 }
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const IS_CHECKOUT = import.meta.url.endsWith('.ts');
 
 function git(...args: string[]): string {
   return execFileSync('git', args, {
@@ -30,6 +33,8 @@ function git(...args: string[]): string {
 }
 
 function commitName(): string {
+  // An installed package may lie in somebody else's checkout.
+  if (!IS_CHECKOUT) return `v${packageVersion}`;
   try {
     const changed = git(
       'status',
@@ -55,7 +60,7 @@ export function machineInfo(command: string): MachineInfo {
     memoryGb: Math.round(totalmem() / 2 ** 30),
     node: process.version,
     commit: commitName(),
-    date: new Date().toISOString().slice(0, 16).replace('T', ' '),
+    date: new Date(systemClock.wallMs()).toISOString().slice(0, 16).replace('T', ' '),
     load: Math.round(loadavg()[0] * 100) / 100,
     command,
   };

@@ -1,0 +1,202 @@
+/**
+ * The report of a load run: one schema for the type, the page in docs/ and the tests. Owns: keys and units. Names end
+ * with their unit; null stands for what was not measured. Does not own: the figures (broker-figures, run-report).
+ * Pure.
+ */
+import Type, { type Static, type TProperties, type TSchema } from 'typebox';
+
+function closed<P extends TProperties>(properties: P) {
+  return Type.Object(properties, { additionalProperties: false });
+}
+
+function orNull<T extends TSchema>(schema: T) {
+  return Type.Union([schema, Type.Null()]);
+}
+
+const count = Type.Integer({ minimum: 0 });
+const number = Type.Number();
+const maybe = orNull(Type.Number());
+
+const Quantiles = closed({ p50: maybe, p99: maybe });
+const Latency = closed({ p50: maybe, p95: maybe, p99: maybe, p999: maybe, max: maybe });
+const Cache = closed({ hit_rate: maybe, hits: maybe, misses: maybe });
+const Failures = Type.Record(Type.String(), count, {
+  description: 'Records by the code that they failed with.',
+});
+
+const ReadersReport = closed({
+  kind: Type.Union([Type.Literal('tail'), Type.Literal('sweep')]),
+  records: count,
+  requests: count,
+  failed: count,
+  failures: Failures,
+  records_per_s: number,
+  fetch_ms: Latency,
+  end_to_end_ms: Latency,
+});
+
+const PhaseReport = closed({
+  name: Type.String(),
+  pace: Type.String(),
+  is_measured: Type.Boolean({
+    description: 'Whether produce_ms and rate_per_s of the report are of this phase.',
+  }),
+  records: closed({ sent: count, acked: count, failed: count, unknown: count }),
+  took_s: number,
+  rate_per_s: number,
+  produce_ms: Latency,
+  late_ms_max: Type.Number({
+    description: 'Open loop: the longest that a request was sent after it was due.',
+  }),
+  generators_cpu_s: number,
+  readers: orNull(ReadersReport),
+  churn: orNull(closed({ topics_created: count, topics_deleted: count, records: count, failed: count })),
+});
+
+const Verify = closed({
+  read: count,
+  missing: count,
+  duplicated: count,
+  reordered: count,
+  altered: count,
+  refused_read: count,
+  gaps: count,
+  unknown_read: count,
+  took_s: number,
+  examples: Type.Array(Type.String()),
+});
+
+const Point = closed({
+  t_s: number,
+  rate_per_s: number,
+  failed: count,
+  p50_ms: maybe,
+  p99_ms: maybe,
+  max_ms: maybe,
+  requests_outstanding: count,
+  puts_per_s: maybe,
+  appends_outstanding: maybe,
+  uploads_in_flight: maybe,
+  objects_in_flight: maybe,
+  open_batch_slices: maybe,
+  in_flight_mb: maybe,
+  rss_mb: maybe,
+  heap_mb: maybe,
+  topics_hit_rate: maybe,
+  pages_hit_rate: maybe,
+});
+
+export const LoadReportSchema = Type.Object(
+  {
+    schema: Type.Literal('streamhouse-load-1'),
+    scenario: Type.String(),
+    partial: Type.Boolean({ description: 'The run ended before its time; `partial_reason` says why.' }),
+    partial_reason: orNull(Type.String()),
+    partitions: count,
+    plan: closed({
+      records: count,
+      value_bytes: count,
+      per_request: count,
+      connections: count,
+      in_flight: count,
+      generators: count,
+      seed: count,
+      warm_up_ms: number,
+      object_per: Type.String(),
+      object_delay_ms: orNull(Type.Array(Type.Number())),
+      broker: Type.String({ description: 'own, or the URL of one that ran already' }),
+    }),
+    records: closed({ sent: count, acked: count, failed: count, unknown: count, failures: Failures }),
+    rate_per_s: Type.Number({ description: 'Acknowledged records a second in the measured phase.' }),
+    requests_per_s: number,
+    produce_ms: Latency,
+    end_to_end_ms: Latency,
+    p99_ratio: orNull(
+      Type.Number({ description: 'backfill: p99 of producers beside readers to p99 of producers alone.' }),
+    ),
+    phases: Type.Array(PhaseReport),
+    metadata_ms: Quantiles,
+    metadata_calls: Type.Record(Type.String(), closed({ count, p50_ms: maybe, p99_ms: maybe })),
+    cached_ms: Quantiles,
+    uncached_ms: Quantiles,
+    cache: closed({ topics: Cache, leases: Cache, pages: Cache, tail: Cache, blocks: Cache }),
+    index_us: Quantiles,
+    objects: closed({
+      uploaded: number,
+      puts: Type.Number({ description: 'PUT requests: uploads, those sent twice for slowness, retries.' }),
+      puts_per_million_records: maybe,
+      bytes: number,
+      slices: number,
+      slices_per_object: maybe,
+      puts_per_slice: maybe,
+      failed: number,
+      retries: number,
+      hedges: number,
+      upload_ms: Quantiles,
+    }),
+    flush: closed({ count: number, statements: maybe, rows: maybe, bytes: maybe }),
+    beside: closed({
+      pages: number,
+      checkpoints: number,
+      checkpoint_bytes: number,
+      takeovers: number,
+      shards_lost: number,
+      metadata_errors: number,
+    }),
+    database: closed({
+      statements: maybe,
+      statements_per_s: maybe,
+      read_units: maybe,
+      write_units: maybe,
+      source: Type.String(),
+    }),
+    verify: orNull(Verify),
+    broker: closed({
+      cpu_s: maybe,
+      rss_max_mb: maybe,
+      start_ms: maybe,
+      restart_ms: maybe,
+      create_topic_ms: maybe,
+    }),
+    echo: orNull(
+      closed({
+        rate_per_s: number,
+        produce_ms: Latency,
+        ratio: Type.Number({
+          description: "The broker's rate to that of a bare node:http echo under the same load.",
+        }),
+      }),
+    ),
+    cost: closed({
+      per_million_records: number,
+      parts: Type.Record(Type.String(), number),
+      prices: Type.Record(Type.String(), number),
+      note: Type.String(),
+    }),
+    distribution: Type.Array(closed({ part: number, ms: number }), {
+      description: 'produce latency: `ms` is not exceeded by `part` of all requests.',
+    }),
+    series: Type.Array(Point),
+    machine: closed({
+      cores: count,
+      cpu: Type.String(),
+      memory_gb: count,
+      node: Type.String(),
+      load: number,
+    }),
+    date: Type.String(),
+    commit: Type.String(),
+    command: Type.String(),
+  },
+  {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    title: 'Report of `streamhouse load`',
+    additionalProperties: false,
+  },
+);
+
+export type LoadReport = Static<typeof LoadReportSchema>;
+export type LatencyReport = Static<typeof Latency>;
+export type SeriesPoint = Static<typeof Point>;
+export type PhaseReport = Static<typeof PhaseReport>;
+export type VerifyReport = Static<typeof Verify>;

@@ -1,0 +1,87 @@
+/**
+ * A report in a few lines for a terminal. Owns: choice and wording. Does not own: the figures. Pure.
+ */
+import type { LoadReport } from './report-schema.ts';
+
+function count(value: number | null): string {
+  return value === null ? '-' : Number(value.toFixed(2)).toLocaleString('en-US');
+}
+
+function ms(value: number | null): string {
+  return value === null ? '-' : `${Number(value.toPrecision(3))} ms`;
+}
+
+function percent(value: number | null): string {
+  return value === null ? '-' : `${(value * 100).toFixed(2)} %`;
+}
+
+/** Title and text of every line. */
+function lines(report: LoadReport): [string, string][] {
+  const { records, produce_ms: produce, objects, flush, broker, cache, database, verify } = report;
+  const rows: [string, string][] = [
+    [
+      'records',
+      `${count(records.acked)} acknowledged of ${count(records.sent)} sent, ${count(records.failed)} failed`,
+    ],
+    ['rate', `${count(report.rate_per_s)} records/s in ${count(report.requests_per_s)} requests/s`],
+    [
+      'produce',
+      `p50 ${ms(produce.p50)}, p95 ${ms(produce.p95)}, p99 ${ms(produce.p99)}, p99.9 ${ms(produce.p999)}, max ${ms(produce.max)}`,
+    ],
+  ];
+  if (report.end_to_end_ms.p50 !== null) {
+    rows.push(['end to end', `p50 ${ms(report.end_to_end_ms.p50)}, p99 ${ms(report.end_to_end_ms.p99)}`]);
+  }
+  if (report.p99_ratio !== null)
+    rows.push(['beside readers', `p99 ${report.p99_ratio} times that without them`]);
+  if (report.echo !== null) {
+    rows.push([
+      'echo',
+      `${count(report.echo.rate_per_s)} records/s; the broker has ${report.echo.ratio} of it`,
+    ]);
+  }
+  rows.push(
+    [
+      'metadata',
+      `p50 ${ms(report.metadata_ms.p50)}, p99 ${ms(report.metadata_ms.p99)}; cached p50 ${ms(report.cached_ms.p50)}`,
+    ],
+    [
+      'cache hits',
+      `topics ${percent(cache.topics.hit_rate)}, leases ${percent(cache.leases.hit_rate)}, pages ${percent(cache.pages.hit_rate)}`,
+    ],
+    [
+      'objects',
+      `${count(objects.puts)} PUTs, ${count(objects.puts_per_million_records)} per million records, ${count(objects.slices_per_object)} slices each`,
+    ],
+    [
+      'flushes',
+      `${count(flush.count)}: ${count(flush.statements)} statements, ${count(flush.rows)} rows, ${count(flush.bytes)} bytes each`,
+    ],
+    [
+      'database',
+      `${count(database.statements)} statements, ${count(database.statements_per_s)}/s (${database.source})`,
+    ],
+    [
+      'broker',
+      `${count(broker.cpu_s)} s of CPU, ${count(broker.rss_max_mb)} MB at most, ready in ${ms(broker.start_ms)}`,
+    ],
+    ['topic', `created in ${ms(broker.create_topic_ms)}`],
+  );
+  if (broker.restart_ms !== null) rows.push(['restart', `ready in ${ms(broker.restart_ms)}`]);
+  if (verify !== null) {
+    rows.push([
+      'read back',
+      `${count(verify.read)}: ${verify.missing} missing, ${verify.duplicated} duplicated, ${verify.reordered} reordered, ${verify.altered} altered`,
+    ]);
+  }
+  rows.push(['cost', `${report.cost.per_million_records} USD per million records (estimate at list prices)`]);
+  for (const [code, failed] of Object.entries(records.failures))
+    rows.push(['failed', `${count(failed)} with ${code}`]);
+  return rows;
+}
+
+export function reportSummary(report: LoadReport): string {
+  const head = `${report.scenario}, ${count(report.partitions)} partitions${report.partial ? ' (partial)' : ''}`;
+  const rows = lines(report).map(([title, text]) => `  ${title.padEnd(15)}${text}`);
+  return `${[head, ...rows].join('\n')}\n`;
+}
