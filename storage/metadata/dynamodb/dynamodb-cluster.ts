@@ -98,7 +98,8 @@ export class DynamodbCluster {
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();
     const areImported = await heads.areImported(cluster.shardCount);
-    checkImportedCluster(cluster, present, (shard) => areImported[shard]);
+    // A cluster that is there has all its heads, imported or made with it.
+    checkImportedCluster(cluster, present, (shard) => present !== null || areImported[shard]);
     const { storeIncarnation, generation, movedTo } = cluster;
     const isSame = `#generation = :generation AND ${isMark(movedTo, 'movedTo')}`;
     const isOlder = `#storeIncarnation = :storeIncarnation AND (#generation < :generation OR ${isSame})`;

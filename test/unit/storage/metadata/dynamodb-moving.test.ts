@@ -121,6 +121,19 @@ describe('a head on DynamoDB', () => {
 });
 
 describe('a cluster made on DynamoDB', () => {
+  it('is reopened after it was copied, though none of its heads was imported', async () => {
+    const rig = await DynamodbRig.start(3);
+    try {
+      const store = rig.store();
+      const made = await store.setMovedTo('copy', null);
+      const reopened = { ...made, generation: 2, movedTo: null };
+      await store.importCluster(reopened);
+      assert.deepEqual(await rig.store().getCluster(), reopened);
+    } finally {
+      await rig.close();
+    }
+  });
+
   it('has all its heads as soon as it is there, and gets none anew that was lost', async () => {
     const rig = await DynamodbRig.start(3);
     try {
