@@ -10,6 +10,7 @@ import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts
 import { type CockroachStoreUrl, cockroachStoreUrl } from './cockroach-store.ts';
 import { sharedDynalite } from './dynalite-server.ts';
 import { deleteTable, freshDynamodbUrl } from './dynamodb-target.ts';
+import { startPostgres } from './postgres-server.ts';
 import { sharedPostgres } from './shared-postgres.ts';
 
 export interface MetadataPlace {
@@ -46,6 +47,13 @@ async function sqlitePlace(): Promise<MetadataPlace> {
 /** The server ends with the tests of the process, and all stores with it. */
 function sharedServerPlace(freshUrl: () => Promise<string>): MetadataPlace {
   return { freshUrl, args: ['--migrate'], env: {}, end: async () => undefined };
+}
+
+/** A server of its own, with fsync on: what a measurement needs. */
+export async function durablePostgresPlace(): Promise<MetadataPlace> {
+  const server = await startPostgres({ isDurable: true });
+  const freshUrl = async () => server.storeUrl({ durability: 'checked' });
+  return { ...sharedServerPlace(freshUrl), end: () => server.stop() };
 }
 
 async function cockroachPlace(): Promise<MetadataPlace> {

@@ -3,6 +3,7 @@
  * to 3 over, and appends to them for ever, printing `acked SEQ` after each answer. A failed append prints
  * `failed CODE` and, after `failures`, how many there were, ends the process.
  */
+import assert from 'node:assert/strict';
 import { writeSync } from 'node:fs';
 import { StreamHouseError } from '../../../../src/core/errors.ts';
 import { openMetadata } from '../../../../storage/metadata/open-metadata-store.ts';
@@ -11,6 +12,8 @@ import { appendedBody, CHILD_SHARDS } from './sqlite-append-body.ts';
 const FAILURES_MAX = 3;
 
 const say = (line: string) => writeSync(1, `${line}\n`);
+// Run as a test, by a pattern that matches it, it would fill the disk.
+assert(process.argv[2], 'which file?');
 const { store } = await openMetadata(`sqlite:${process.argv[2]}`, { role: 'broker' });
 await store.initCluster({ clusterId: 'c', storeIncarnation: 's', shardCount: 8, createdAtMs: 1 });
 const heads = (await store.listLeases()).slice(0, CHILD_SHARDS);
