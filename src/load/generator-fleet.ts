@@ -21,16 +21,8 @@ export interface FleetOptions {
 }
 
 /** A phase of all generators. */
-export interface PhaseTotals {
-  sent: number;
-  acked: number;
-  failed: number;
-  unknown: number;
-  failures: Record<string, number>;
-  tookMs: number;
+export interface PhaseTotals extends Omit<PhaseResult, 'measured'> {
   measured: { latencies: Latencies; acked: number; tookMs: number };
-  cpuS: number;
-  lateMsMax: number;
 }
 
 /** After a stop, for the answers to what is out. */

@@ -40,6 +40,13 @@ const BY_NAME: Record<string, FailureKind> = {
   AbortError: 'unclear',
 };
 
+/** A request that is wrong: no other answer of status 400 is our doing. */
+const WRONG_REQUEST = new Set([
+  'ValidationException',
+  'SerializationException',
+  'ItemCollectionSizeLimitExceededException',
+]);
+
 /** Refusals, each with what an operator has to mend. */
 const HINTS: Record<string, string> = {
   AccessDeniedException:
@@ -121,7 +128,8 @@ function kindOf(
   // A status without one of the service's names may come from a proxy, after the fact.
   if (status >= 500 || status === 408) return 'unclear';
   if (status === 429) return 'throttled';
-  if (status >= 300 && status < 500 && status !== 400) return 'refused';
+  // What the service does not say by one of its names comes from something before it.
+  if (status >= 300 && status < 500 && !WRONG_REQUEST.has(name)) return 'refused';
   // No answer of the service's: a reset connection, a broken answer, TLS.
   if (status === 0 && (code !== '' || isBrokenAnswer(error))) return 'unclear';
   // An answer with a good status that cannot be read is no answer.

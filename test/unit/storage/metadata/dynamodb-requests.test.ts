@@ -60,6 +60,8 @@ describe('a failed request', () => {
     assert.equal(broken('InvalidSignatureException', skewed), 'unreached');
     assert.equal(broken('CredentialsProviderError'), 'refused');
     assert.equal(failure('Unknown', 404), 'refused');
+    // A proxy's, not the service's.
+    assert.equal(failure('Unknown', 400), 'refused');
     assert.equal(failure('InternalServerError', 500), 'unclear');
     assert.equal(failure('Unknown', 502), 'unclear');
     assert.equal(failure('Unknown', 408), 'unclear');
