@@ -17,11 +17,12 @@ import { AgentLoop } from './agent/agent-loop.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
 import { kindOf, StreamHouseError } from './core/errors.ts';
+import { shardOf } from './core/ids.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
-import type { Broker } from './route/broker.ts';
+import type { Broker, ClusterView } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
 import { ProduceRouter } from './route/produce-router.ts';
@@ -272,6 +273,7 @@ class ComposedBroker {
           return agent.incarnation;
         },
       },
+      view: this.#view(),
       produce: this.#produce,
       fetch: this.#fetch,
       topics: this.#topics,
@@ -287,6 +289,38 @@ class ComposedBroker {
       this.#clock,
       { bodies: admissionBy(this.#bodies), answers: admissionBy(this.#answers) },
     );
+  }
+
+  /** Of a cluster of one: this broker, and what the heads say. */
+  #view(): ClusterView {
+    const { agentId, zone, group, listen, advertise } = this.#settings;
+    const registeredAtMs = Math.floor(this.#clock.wallMs());
+    return {
+      members: () => [
+        {
+          agentId,
+          incarnation: this.#agent.incarnation,
+          address: advertise ?? listen,
+          zone,
+          group,
+          version: packageVersion,
+          heartbeatAgeMs: 0,
+          state: this.#closing ? 'leaving' : 'live',
+          isSelf: true,
+          registeredAtMs,
+          shardCount: this.#agent.heldCount,
+        },
+      ],
+      shards: async () =>
+        (await this.#store.listLeases()).map(({ shard, holder, epoch, headSeq }) => {
+          const isOurs = holder !== 0 && holder === this.#agent.incarnation;
+          return { shard, holder, agentId: isOurs ? agentId : null, epoch, sinceMs: null, headSeq };
+        }),
+      leaderOf: (topicId, partition) => {
+        const shard = shardOf(topicId, partition, this.#cluster.shardCount);
+        return this.#agent.epochOf(shard) === undefined ? null : this.#agent.incarnation;
+      },
+    };
   }
 
   #mainGauges() {
