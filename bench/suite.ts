@@ -62,9 +62,9 @@ export class TaskSet {
   constructor(name: string, { smoke }: SuiteOptions, { timeMs = 500, runs = 64 }: TaskSetSettings = {}) {
     this.#bench = new Bench({
       name,
-      time: smoke ? 5 : timeMs,
+      time: smoke ? 2 : timeMs,
       warmupTime: smoke ? 1 : Math.max(100, timeMs / 4),
-      iterations: smoke ? 3 : runs,
+      iterations: smoke ? 2 : runs,
       warmupIterations: smoke ? 1 : 16,
       timestampProvider: 'hrtimeNow',
       throws: true,

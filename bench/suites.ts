@@ -2,11 +2,13 @@
 import type { Suite } from './suite.ts';
 import { applySuite } from './suites/apply.ts';
 import { batchBuildingSuite } from './suites/batch-building.ts';
+import { cockroachAppendsSuite } from './suites/cockroach-appends.ts';
 import { codecsSuite } from './suites/codecs.ts';
 import { dynamodbAppendsSuite } from './suites/dynamodb-appends.ts';
 import { httpDoorSuite } from './suites/http-door.ts';
 import { indexSuite } from './suites/index.ts';
 import { metadataCacheSuite } from './suites/metadata-cache.ts';
+import { metadataCallsSuites } from './suites/metadata-calls.ts';
 import { objectStoreSuite } from './suites/object-store.ts';
 import { planningSuite } from './suites/planning.ts';
 import { postgresAppendsSuite } from './suites/postgres-appends.ts';
@@ -21,8 +23,10 @@ export const SUITES: readonly Suite[] = [
   planningSuite,
   threadHopSuite,
   metadataCacheSuite,
+  ...metadataCallsSuites,
   sqliteAppendsSuite,
   postgresAppendsSuite,
+  cockroachAppendsSuite,
   dynamodbAppendsSuite,
   objectStoreSuite,
   httpDoorSuite,

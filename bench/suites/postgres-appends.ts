@@ -84,7 +84,7 @@ async function measureFlushes(
   };
   for (const count of counts) {
     await runAlone(count, (tasks) =>
-      addPackedFlushes(tasks, flushes, count, `row per slice, ${count} slices`),
+      addPackedFlushes(tasks, flushes, count, { against: `row per slice, ${count} slices` }),
     );
   }
   // Behind all of those: the server is busy for a while with what these leave (vacuum, checkpoints).
