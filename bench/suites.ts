@@ -12,6 +12,7 @@ import { metadataCallsSuites } from './suites/metadata-calls.ts';
 import { objectStoreSuite } from './suites/object-store.ts';
 import { planningSuite } from './suites/planning.ts';
 import { postgresAppendsSuite } from './suites/postgres-appends.ts';
+import { s3ObjectStoreSuite } from './suites/s3-object-store.ts';
 import { sqliteAppendsSuite } from './suites/sqlite-appends.ts';
 import { threadHopSuite } from './suites/thread-hop.ts';
 
@@ -29,5 +30,6 @@ export const SUITES: readonly Suite[] = [
   cockroachAppendsSuite,
   dynamodbAppendsSuite,
   objectStoreSuite,
+  s3ObjectStoreSuite,
   httpDoorSuite,
 ];
