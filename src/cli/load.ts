@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
+import { loadBackend } from '../../storage/metadata/metadata-backends.ts';
 import { systemRandom } from '../core/random.ts';
 import { defaultPrices, PRICES, type Prices, parsePrices } from '../load/cost.ts';
 import { GENERATORS_MAX, type LoadPlan, makePlan, PlanError, VALUE_BYTES_MIN } from '../load/load-plan.ts';
@@ -13,7 +14,7 @@ import { reportHtml } from '../load/report-html.ts';
 import type { LoadReport } from '../load/report-schema.ts';
 import { reportSummary } from '../load/report-summary.ts';
 import { runLoad } from '../load/run-load.ts';
-import type { LoadProgress } from '../load/run-options.ts';
+import type { LoadProgress, RunLoadOptions } from '../load/run-options.ts';
 import { SCENARIOS } from '../load/scenarios.ts';
 import { parseDuration } from '../setting-values.ts';
 import { wholeNumber } from './client-options.ts';
@@ -192,6 +193,7 @@ async function load(
   shell: Shell,
 ): Promise<void> {
   const scenario = SCENARIOS.find(({ name }) => name === plan.scenario);
+  const database = await databaseOf(options, shell);
   const bar = new LoadBar(shell);
   let report: LoadReport;
   try {
@@ -213,7 +215,7 @@ async function load(
       verify: options.verify ?? false,
       restart: options.restart ?? false,
       echo: options.echo ?? false,
-      databaseCount: null,
+      database,
       prices: options.prices ?? defaultPrices(),
       command: commandLine(plan, serveArgs, options),
       clock: shell.clock,
@@ -228,6 +230,15 @@ async function load(
   if (options.html !== undefined) writeReport(options.html, reportHtml(report));
   await print(shell.stdout, reportSummary(report));
   conclude(report, shell);
+}
+
+/** Of a broker that runs already nobody knows here where its metadata is. */
+async function databaseOf({ url, metadata }: LoadOptions, shell: Shell): Promise<RunLoadOptions['database']> {
+  if (url !== undefined)
+    return { ownCount: { unit: 'statements', source: 'the broker, at its driver' }, counter: null };
+  const where = metadata ?? 'sqlite:metadata.db';
+  const { ownCount, databaseCounter } = await loadBackend(where);
+  return { ownCount, counter: databaseCounter?.(where, { clock: shell.clock }) ?? null };
 }
 
 /** What it takes to run the same again; no secrets, for the settings may hold some. */

@@ -144,11 +144,20 @@ export const LoadReportSchema = Type.Object(
       metadata_errors: number,
     }),
     database: closed({
-      statements: maybe,
+      statements: orNull(
+        Type.Number({
+          description:
+            'Of all phases, as the database counted them where it can be asked, else as the broker did: see `source`.',
+        }),
+      ),
       statements_per_s: maybe,
+      unit: Type.String({
+        description: 'What `statements` counts: statements, transactions, requests or calls.',
+      }),
+      source: Type.String({ description: 'Who counted `statements`.' }),
+      by_broker: orNull(Type.Number({ description: 'What the broker counted at its driver meanwhile.' })),
       read_units: maybe,
       write_units: maybe,
-      source: Type.String(),
     }),
     verify: orNull(Verify),
     broker: closed({

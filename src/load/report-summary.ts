@@ -59,7 +59,7 @@ function lines(report: LoadReport): [string, string][] {
     ],
     [
       'database',
-      `${count(database.statements)} statements, ${count(database.statements_per_s)}/s (${database.source})`,
+      `${count(database.statements)} ${database.unit}, ${count(database.statements_per_s)}/s (counted by ${database.source})`,
     ],
     [
       'broker',

@@ -72,6 +72,7 @@ class LoadRun {
     } finally {
       signal.removeEventListener('abort', interrupt);
       await this.#closeFleet();
+      await this.#options.database.counter?.close();
       await this.#sampler?.stop();
       await this.#probe?.close();
       await this.#client?.close();
@@ -110,8 +111,10 @@ class LoadRun {
     const echoTurns = echo ? new EchoTurns(plan, clock) : null;
     if (this.#ended === null) await echoTurns?.turn();
     const fleet = await this.#startFleet();
+    const { counter } = this.#options.database;
+    if (counter !== null) this.#say('waiting for what the database counted before', 0, plan.records);
+    await counter?.start();
     const before = new MetricsSnapshot(await this.#probe.metricsText());
-    const statementsBefore = await this.#options.databaseCount?.statements();
     const sampler = new BrokerSampler(this.#probe, clock, before);
     this.#sampler = sampler;
     const beganMs = clock.monotonicMs();
@@ -119,7 +122,8 @@ class LoadRun {
     const tookMs = clock.monotonicMs() - beganMs;
     await sampler.stop();
     const after = sampler.newest;
-    const statementsAfter = await this.#options.databaseCount?.statements();
+    if (counter !== null) this.#say('waiting for what the database counted', plan.records, plan.records);
+    const counted = (await counter?.count()) ?? null;
     const rssMax = this.#broker?.rssMax() ?? sampler.rssMax;
     if (this.#ended === null) await echoTurns?.turn();
     const checked = verify && this.#ended === null ? await this.#verify() : null;
@@ -132,7 +136,7 @@ class LoadRun {
       before,
       after,
       tookMs,
-      statements: statementsAfter === undefined ? null : statementsAfter - (statementsBefore ?? 0),
+      counted,
       series: sampler.points,
       verify: checked,
       echo: echoTurns,

@@ -2,6 +2,7 @@
  * Puts a run's report together. Owns: which figure comes from where. Does not own: the schema (report-schema), the
  * broker's figures (broker-figures). Pure but for the machine it runs on.
  */
+import type { StatementCount } from '../../storage/metadata/database-counter.ts';
 import { brokerFigures } from './broker-figures.ts';
 import { costOf } from './cost.ts';
 import type { EchoTurns } from './echo-turns.ts';
@@ -31,7 +32,7 @@ export interface RunParts {
   /** Of all phases. */
   tookMs: number;
   /** As the database counted them; null: nobody asked it. */
-  statements: number | null;
+  counted: StatementCount | null;
   series: SeriesPoint[];
   verify: VerifyReport | null;
   echo: EchoTurns | null;
@@ -55,11 +56,10 @@ export function runReport(parts: RunParts): LoadReport {
   const records = totalRecords(outcomes);
   const change = new MetricsChange(parts.before, parts.after);
   const cpuS = change.of('process_cpu_seconds_total');
-  const database =
-    parts.statements === null || options.databaseCount === null
-      ? null
-      : { statements: parts.statements, source: options.databaseCount.source };
-  const figures = brokerFigures(change, records.acked, parts.tookMs, database);
+  const figures = brokerFigures(change, records.acked, parts.tookMs, {
+    own: options.database.ownCount,
+    database: parts.counted,
+  });
   const { cores, cpu, memoryGb, node, load, commit, date } = machineInfo(options.command);
   const endToEnd = measured?.readers?.endToEnd ?? null;
   const produced = measured?.totals.measured;

@@ -27,13 +27,18 @@ export async function cockroachStoreUrl(settings: Record<string, string> = {}): 
 
 /** CockroachDB's code on PostgreSQL, whatever COCKROACH_URL says. */
 export async function onPostgres(settings: Record<string, string> = {}): Promise<CockroachStoreUrl> {
-  const given = new URL((await sharedPostgres()).storeUrl());
+  // The server is thrown away with everything in it.
+  return { url: onPostgresAt((await sharedPostgres()).storeUrl(), settings), drop: async () => undefined };
+}
+
+/** The URL of CockroachDB's code on the PostgreSQL of a URL of its own. */
+export function onPostgresAt(postgresUrl: string, settings: Record<string, string> = {}): string {
+  const given = new URL(postgresUrl);
   given.searchParams.delete('durability');
   for (const [name, value] of Object.entries({ profile: 'postgres', ...settings })) {
     given.searchParams.set(name, value);
   }
-  // The server is thrown away with everything in it.
-  return { url: given.href.replace(/^postgres(ql)?:/, 'cockroachdb:'), drop: async () => undefined };
+  return given.href.replace(/^postgres(ql)?:/, 'cockroachdb:');
 }
 
 function onCluster(cluster: string, settings: Record<string, string>): CockroachStoreUrl {
