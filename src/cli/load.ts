@@ -65,7 +65,7 @@ export function define(command: Command, shell: Shell): void {
   addReportOptions(command);
   command.action(async (scenario: string, serveArgs: string[], options: LoadOptions) => {
     const plan = planOf(scenario, options);
-    checkTogether(options, serveArgs);
+    checkTogether(options, serveArgs, plan);
     // A report that cannot be written is told before the run, not after it.
     for (const file of [options.json, options.html]) if (file !== undefined) writeReport(file, '');
     await load(plan, serveArgs, options, shell);
@@ -172,7 +172,7 @@ function planOf(name: string, options: LoadOptions): LoadPlan {
   }
 }
 
-function checkTogether(options: LoadOptions, serveArgs: readonly string[]): void {
+function checkTogether(options: LoadOptions, serveArgs: readonly string[], plan: LoadPlan): void {
   const { url, data, metadata, objects, objectLatency, crossPartition, restart, cpuProf } = options;
   if (url === undefined) return;
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
@@ -183,6 +183,9 @@ function checkTogether(options: LoadOptions, serveArgs: readonly string[]): void
     if (value !== undefined) throw new UsageError(`--${flag} is of a broker of its own: not with --url`);
   }
   if (!crossPartition) throw new UsageError('--no-cross-partition is of a broker of its own: not with --url');
+  if (plan.phases.some(({ afterRestart }) => afterRestart)) {
+    throw new UsageError(`${plan.scenario} starts a broker of its own anew: not with --url`);
+  }
   if (serveArgs.length > 0) throw new UsageError(`${serveArgs[0]} is of a broker of its own: not with --url`);
 }
 

@@ -80,6 +80,7 @@ type BrokerFigures = Pick<
   | 'uncached_ms'
   | 'cache'
   | 'index_us'
+  | 'index_paged_us'
   | 'objects'
   | 'flush'
   | 'beside'
@@ -117,6 +118,10 @@ export function brokerFigures(
       blocks: cache(change, 'blocks'),
     },
     index_us: seconds('index_lookup', 1e6),
+    index_paged_us: {
+      ...seconds('index_paged_lookup', 1e6),
+      count: change.histogram(['streamhouse_index_paged_lookup_seconds']).count,
+    },
     objects: objects(change, acked),
     flush: flush(change),
     beside: {

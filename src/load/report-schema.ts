@@ -25,7 +25,7 @@ const Failures = Type.Record(Type.String(), count, {
 });
 
 const ReadersReport = closed({
-  kind: Type.Union([Type.Literal('tail'), Type.Literal('sweep')]),
+  kind: Type.Union([Type.Literal('tail'), Type.Literal('sweep'), Type.Literal('random')]),
   records: count,
   requests: count,
   failed: count,
@@ -38,6 +38,10 @@ const ReadersReport = closed({
 const PhaseReport = closed({
   name: Type.String(),
   pace: Type.String(),
+  after_restart: Type.Boolean({
+    description:
+      'The broker was started anew before it. What the report says of the broker, its stores and the database is of what came after the last restart.',
+  }),
   is_measured: Type.Boolean({
     description: 'Whether produce_ms and rate_per_s of the report are of this phase.',
   }),
@@ -121,6 +125,11 @@ export const LoadReportSchema = Type.Object(
     uncached_ms: Quantiles,
     cache: closed({ topics: Cache, leases: Cache, pages: Cache, tail: Cache, blocks: Cache }),
     index_us: Quantiles,
+    index_paged_us: closed({
+      p50: maybe,
+      p99: maybe,
+      count: Type.Integer({ minimum: 0, description: 'Look-ups that read a page from the metadata store.' }),
+    }),
     objects: closed({
       uploaded: number,
       puts: Type.Number({ description: 'PUT requests: uploads, those sent twice for slowness, retries.' }),

@@ -14,6 +14,7 @@ import type { ReaderResult } from './messages.ts';
 import { MetricsChange, type MetricsSnapshot } from './metrics-snapshot.ts';
 import type { LatencyReport, LoadReport, PhaseReport, SeriesPoint, VerifyReport } from './report-schema.ts';
 import type { RunLoadOptions } from './run-options.ts';
+import type { ReadersKind } from './scenarios.ts';
 import type { TopicChurn } from './topic-churn.ts';
 
 export interface PhaseOutcome {
@@ -29,7 +30,9 @@ export interface RunParts {
   outcomes: readonly PhaseOutcome[];
   before: MetricsSnapshot;
   after: MetricsSnapshot;
-  /** Of all phases. */
+  /** The first phase that `before` to `after` is of: those before it came before a restart. */
+  watchedFrom: number;
+  /** Of those phases. */
   tookMs: number;
   /** As the database counted them; null: nobody asked it. */
   counted: StatementCount | null;
@@ -54,9 +57,10 @@ export function runReport(parts: RunParts): LoadReport {
   const { plan } = options;
   const measured = outcomes.find(({ phase }) => phase.isMeasured);
   const records = totalRecords(outcomes);
+  const { acked } = totalRecords(outcomes.slice(parts.watchedFrom));
   const change = new MetricsChange(parts.before, parts.after);
   const cpuS = change.of('process_cpu_seconds_total');
-  const figures = brokerFigures(change, records.acked, parts.tookMs, {
+  const figures = brokerFigures(change, acked, parts.tookMs, {
     own: options.database.ownCount,
     database: parts.counted,
   });
@@ -83,7 +87,7 @@ export function runReport(parts: RunParts): LoadReport {
     echo: echoReport(parts.echo, produced ? rate(produced.acked, produced.tookMs) : 0),
     cost: costOf(
       {
-        acked: records.acked,
+        acked,
         puts: figures.objects.puts,
         objectBytes: figures.objects.bytes,
         cpuS: cpuS ?? 0,
@@ -136,6 +140,7 @@ function phaseReport({ phase, totals, readers, churn }: PhaseOutcome): PhaseRepo
   return {
     name: phase.name,
     pace: paceText(phase),
+    after_restart: phase.afterRestart,
     is_measured: phase.isMeasured,
     records: { sent, acked, failed, unknown },
     took_s: Math.round(totals.tookMs) / 1000,
@@ -148,7 +153,7 @@ function phaseReport({ phase, totals, readers, churn }: PhaseOutcome): PhaseRepo
   };
 }
 
-function readersReport(kind: 'tail' | 'sweep', readers: ReaderResult): NonNullable<PhaseReport['readers']> {
+function readersReport(kind: ReadersKind, readers: ReaderResult): NonNullable<PhaseReport['readers']> {
   const { records, requests, failed, failures, tookMs } = readers;
   return {
     kind,

@@ -14,10 +14,13 @@ export interface StatementCount {
 
 /**
  * Counts from `start` to `count` whatever anybody asked of the database that a metadata URL names, other users of it
- * included; what the counter itself asks is taken off. One run each.
+ * included; what the counter itself asks is taken off.
  */
 export interface DatabaseCounter {
-  /** What failed is told by `count`: a measurement goes on without it. May take as long as the database's delay. */
+  /**
+   * Once more: counts from there. What failed is told by `count`: a measurement goes on without it. May take as long
+   * as the database's delay.
+   */
   start(): Promise<void>;
   count(): Promise<StatementCount>;
   close(): Promise<void>;

@@ -5,7 +5,8 @@
  *   pg_stat_statements  `calls` of the database, where the extension is created there and counts: exact and at once
  *   pg_stat_database    transactions that were committed or rolled back, else. A server process adds its own when a
  *                       transaction of its ends over 1 s after it last did so, or when it has been idle for 10 s: so
- *                       both ends of a count wait for that, and have in them what the database was asked meanwhile
+ *                       both ends of a count wait for that, and have in them what the database was asked meanwhile.
+ *                       Transactions that touch no table may be told later still: no call of a store is one
  *
  * One connection, kept from `start` to `close`: each of its statements is one of either count, so that what it sent
  * between its two looks is what has to come off.
@@ -63,22 +64,27 @@ export class PgDatabaseCounter implements DatabaseCounter {
   }
 
   async start(): Promise<void> {
+    this.#first = null;
     await this.#guarded(async () => {
-      const { server, connectMs, applicationName } = this.#url;
-      const client = new pg.Client({
-        ...server,
-        application_name: `${applicationName} counter`,
-        connectionTimeoutMillis: connectMs,
-        query_timeout: QUERY_MS,
-        keepAlive: true,
-      });
-      // Told to whoever asks next.
-      client.on('error', (error) => (this.#failure ??= error.message));
-      this.#client = client;
-      await client.connect();
-      this.#source = await this.#choose();
-      if (this.#source !== null) this.#first = await this.#look(this.#source);
+      this.#source ??= await this.#connect();
+      this.#first = await this.#look(this.#source);
     });
+  }
+
+  async #connect(): Promise<Source> {
+    const { server, connectMs, applicationName } = this.#url;
+    const client = new pg.Client({
+      ...server,
+      application_name: `${applicationName} counter`,
+      connectionTimeoutMillis: connectMs,
+      query_timeout: QUERY_MS,
+      keepAlive: true,
+    });
+    // Told to whoever asks next.
+    client.on('error', (error) => (this.#failure ??= error.message));
+    this.#client = client;
+    await client.connect();
+    return await this.#choose();
   }
 
   async count(): Promise<StatementCount> {
@@ -117,7 +123,7 @@ export class PgDatabaseCounter implements DatabaseCounter {
     return rows[0] ?? {};
   }
 
-  async #choose(): Promise<Source | null> {
+  async #choose(): Promise<Source> {
     const row = await this.#query(
       `SELECT current_setting('server_version_num')::int4 AS version,
          current_setting('pg_stat_statements.track', true) AS track,
@@ -129,10 +135,7 @@ export class PgDatabaseCounter implements DatabaseCounter {
       track: string | null;
       schema: string | null;
     };
-    if (version < VERSION_MIN) {
-      this.#failure = 'PostgreSQL 15 is the oldest that is asked';
-      return null;
-    }
+    if (version < VERSION_MIN) throw new Error('PostgreSQL 15 is the oldest that is asked');
     if (schema !== null && track !== null && track !== 'none') return statementsSource(schema);
     return {
       name: 'pg_stat_database (transactions; pg_stat_statements is not there)',
@@ -146,8 +149,9 @@ export class PgDatabaseCounter implements DatabaseCounter {
   async #look({ text, delayMs }: Source): Promise<Look> {
     if (delayMs > 0) {
       await sleep(this.#clock, delayMs);
-      // What this connection did up to here, this statement included, is counted when it ends.
-      await this.#query('SELECT pg_stat_force_next_flush()');
+      // What this connection did up to here, this statement included, is counted when it ends: it reads a table,
+      // for the server keeps transactions that touched none until one comes that did.
+      await this.#query('SELECT pg_stat_force_next_flush() FROM pg_class LIMIT 1');
     }
     const sent = this.#sent;
     const { count, era } = await this.#query(text);

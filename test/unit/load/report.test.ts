@@ -99,6 +99,7 @@ function sample(name: string, latenciesOf: (phase: number) => readonly number[])
     })),
     before: none,
     after: none,
+    watchedFrom: 0,
     tookMs: 1000,
     counted: null,
     series: [0, 1, 2].map((t_s) => ({ ...point, ...blank, t_s })),
