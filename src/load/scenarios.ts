@@ -189,7 +189,7 @@ export const SCENARIOS: readonly Scenario[] = [
         ...PHASE,
         name: 'after a restart',
         pace: { kind: 'rate', recordsPerS: 5000 },
-        durationMs: 30_000,
+        durationMs: 60_000,
         readers: { kind: 'random', count: 16 },
         afterRestart: true,
       },
