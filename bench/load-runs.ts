@@ -142,12 +142,12 @@ export const LOAD_RUNS: readonly LoadRunRow[] = [
     smoke: ['--partitions', '20', '--batches', '20', '--rate', '200', '--duration', '1s', VERIFY],
   },
   {
-    // The index holds one page in fifty: nearly every look-up reads its page.
+    // Two full pages of 256 segments for each partition, of which the index holds one in fifty.
     name: 'a million segments, paged in',
     scenario: 'cold',
     args: [
-      ...['--partitions', '10000', '--batches', '110', '--per-request', '100', '--in-flight', '200'],
-      ...['--rate', '10000', '--duration', '30s', VERIFY],
+      ...['--partitions', '2000', '--batches', '550', '--per-request', '100', '--in-flight', '20'],
+      ...['--connections', '20', '--rate', '2000', '--duration', '30s', VERIFY],
     ],
     smoke: ['--partitions', '200', '--batches', '5', '--rate', '200', '--duration', '1s', VERIFY],
     serve: ['--index-bytes', '1MiB'],
@@ -360,10 +360,10 @@ export const MARKS: readonly Mark[] = [
     'index look-up p99 with pages read from the metadata store, 1M segments',
     '< 5 ms paged in',
     PAGED,
-    ({ index_paged_us }) => index_paged_us.p99,
-    (us, report) => unlessDynalite(us < 5000, report),
-    (us, { index_paged_us: { count, p50 }, cache: { pages } }) =>
-      `${ms(us / 1000)}, p50 ${ms((p50 ?? 0) / 1000)}, of ${count} look-ups (${((1 - (pages.hit_rate ?? 0)) * 100).toFixed(0)} % of all)`,
+    ({ index_paged_ms }) => index_paged_ms.p99,
+    (p99, report) => unlessDynalite(p99 < 5, report),
+    (p99, { index_paged_ms: { count, p50 }, cache: { pages } }) =>
+      `${ms(p99)}, p50 ${ms(p50 ?? Number.NaN)}, of ${count} look-ups (${((1 - (pages.hit_rate ?? 0)) * 100).toFixed(0)} % of all)`,
   ),
   mark(
     'a topic of 10,000 partitions is created',

@@ -80,7 +80,7 @@ type BrokerFigures = Pick<
   | 'uncached_ms'
   | 'cache'
   | 'index_us'
-  | 'index_paged_us'
+  | 'index_paged_ms'
   | 'objects'
   | 'flush'
   | 'beside'
@@ -118,8 +118,8 @@ export function brokerFigures(
       blocks: cache(change, 'blocks'),
     },
     index_us: seconds('index_lookup', 1e6),
-    index_paged_us: {
-      ...seconds('index_paged_lookup', 1e6),
+    index_paged_ms: {
+      ...seconds('index_paged_lookup', 1000),
       count: change.histogram(['streamhouse_index_paged_lookup_seconds']).count,
     },
     objects: objects(change, acked),

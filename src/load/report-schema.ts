@@ -125,7 +125,7 @@ export const LoadReportSchema = Type.Object(
     uncached_ms: Quantiles,
     cache: closed({ topics: Cache, leases: Cache, pages: Cache, tail: Cache, blocks: Cache }),
     index_us: Quantiles,
-    index_paged_us: closed({
+    index_paged_ms: closed({
       p50: maybe,
       p99: maybe,
       count: Type.Integer({ minimum: 0, description: 'Look-ups that read a page from the metadata store.' }),

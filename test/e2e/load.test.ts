@@ -155,7 +155,7 @@ const SMALL: Record<string, { args: string[]; records: number; check?: (report: 
   cold: {
     args: ['--partitions', '40', '--batches', '30', '--rate', '300', '--duration', '2s'],
     records: 1800,
-    check: ({ phases, cache, index_paged_us, broker, objects, series }) => {
+    check: ({ phases, cache, index_paged_ms, broker, objects, series }) => {
       assert.deepEqual(
         phases.map(({ after_restart }) => after_restart),
         [false, true],
@@ -166,7 +166,7 @@ const SMALL: Record<string, { args: string[]; records: number; check?: (report: 
       );
       // Every page is read once from the store, and no look-up of before the restart is counted.
       assert.ok(cache.pages.misses !== null && cache.pages.misses > 0);
-      assert.equal(index_paged_us.count, cache.pages.misses);
+      assert.equal(index_paged_ms.count, cache.pages.misses);
       assert.ok((cache.topics.misses ?? 0) >= 1, 'the topic is not known at first');
       assert.ok((cache.pages.hits ?? 0) + (cache.pages.misses ?? 0) <= readers.requests + 40);
       assert.ok(objects.puts > 0 && objects.puts < 60, `${objects.puts}`);

@@ -58,7 +58,10 @@ describe('load:all', () => {
 
   it('runs, keeps the reports, and writes the tables into a page', async () => {
     const page = join(folder, 'page.md');
-    writeFileSync(page, '# Page\n\n<!-- load sqlite -->\nwhat was there before\n<!-- end load sqlite -->\n\nrest\n');
+    writeFileSync(
+      page,
+      '# Page\n\n<!-- load sqlite -->\nwhat was there before\n<!-- end load sqlite -->\n\nrest\n',
+    );
     const out = join(folder, 'out');
     const runs = ['pathological, objects', 'pathological, an object'];
     const done = await loadAll('--smoke', '--out', out, '--markdown', page, ...runs);
