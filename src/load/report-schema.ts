@@ -42,6 +42,11 @@ const PhaseReport = closed({
     description:
       'The broker was started anew before it. What the report says of the broker, its stores and the database is of what came after the last restart.',
   }),
+  began_s: orNull(
+    Type.Number({
+      description: 'On the clock of `series`; null: before it, since the broker was started anew.',
+    }),
+  ),
   is_measured: Type.Boolean({
     description: 'Whether produce_ms and rate_per_s of the report are of this phase.',
   }),

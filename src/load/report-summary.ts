@@ -1,5 +1,5 @@
 /**
- * A report in a few lines for a terminal. Owns: choice and wording. Does not own: the figures. Pure.
+ * A report in a few lines, for a terminal and for the page. Owns: choice and wording. Does not own: the figures. Pure.
  */
 import type { LoadReport } from './report-schema.ts';
 
@@ -16,7 +16,7 @@ function percent(value: number | null): string {
 }
 
 /** Title and text of every line. */
-function lines(report: LoadReport): [string, string][] {
+export function summaryLines(report: LoadReport): [string, string][] {
   const { records, produce_ms: produce, objects, flush, broker, cache, database, verify } = report;
   const rows: [string, string][] = [
     [
@@ -74,6 +74,10 @@ function lines(report: LoadReport): [string, string][] {
       `${count(verify.read)}: ${verify.missing} missing, ${verify.duplicated} duplicated, ${verify.reordered} reordered, ${verify.altered} altered`,
     ]);
   }
+  if (report.index_paged_ms.count > 0) {
+    const { count: found, p50, p99 } = report.index_paged_ms;
+    rows.push(['paged in', `${count(found)} index look-ups: p50 ${ms(p50)}, p99 ${ms(p99)}`]);
+  }
   rows.push(['cost', `${report.cost.per_million_records} USD per million records (estimate at list prices)`]);
   for (const [code, failed] of Object.entries(records.failures))
     rows.push(['failed', `${count(failed)} with ${code}`]);
@@ -82,6 +86,6 @@ function lines(report: LoadReport): [string, string][] {
 
 export function reportSummary(report: LoadReport): string {
   const head = `${report.scenario}, ${count(report.partitions)} partitions${report.partial ? ' (partial)' : ''}`;
-  const rows = lines(report).map(([title, text]) => `  ${title.padEnd(15)}${text}`);
+  const rows = summaryLines(report).map(([title, text]) => `  ${title.padEnd(15)}${text}`);
   return `${[head, ...rows].join('\n')}\n`;
 }

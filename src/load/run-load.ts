@@ -143,6 +143,7 @@ class LoadRun {
       before,
       after,
       watchedFrom,
+      beganMs,
       tookMs,
       counted,
       series: sampler.points,
@@ -230,6 +231,7 @@ class LoadRun {
         this.#restartMs = await this.#restart();
         await this.#watch(this.#options.plan.phases.indexOf(phase));
       }
+      const beganMs = clock.monotonicMs() + LEAD_MS;
       const beginWallMs = clock.wallMs() + LEAD_MS;
       const read = reader?.next('done') ?? null;
       read?.catch(() => undefined);
@@ -244,7 +246,7 @@ class LoadRun {
         reader.send({ type: 'stop' });
         readers = (await read).result;
       }
-      return { phase, totals, readers, churn: churn?.counts ?? null };
+      return { phase, beganMs, totals, readers, churn: churn?.counts ?? null };
     } finally {
       // Whatever topics are left when a run ends early stay: there may be nobody to delete them.
       void churn?.stop();

@@ -19,6 +19,8 @@ import type { TopicChurn } from './topic-churn.ts';
 
 export interface PhaseOutcome {
   phase: PlannedPhase;
+  /** Of the monotonic clock. */
+  beganMs: number;
   totals: PhaseTotals;
   readers: ReaderResult | null;
   churn: TopicChurn['counts'] | null;
@@ -32,6 +34,8 @@ export interface RunParts {
   after: MetricsSnapshot;
   /** The first phase that `before` to `after` is of: those before it came before a restart. */
   watchedFrom: number;
+  /** When that was, of the monotonic clock: the origin of the series. */
+  beganMs: number;
   /** Of those phases. */
   tookMs: number;
   /** As the database counted them; null: nobody asked it. */
@@ -80,7 +84,7 @@ export function runReport(parts: RunParts): LoadReport {
     produce_ms: latencyReport(produced?.latencies.figures() ?? null),
     end_to_end_ms: latencyReport(endToEnd === null ? null : Latencies.decode(endToEnd).figures()),
     p99_ratio: p99Ratio(outcomes),
-    phases: outcomes.map(phaseReport),
+    phases: outcomes.map((outcome) => phaseReport(outcome, parts.beganMs)),
     ...figures,
     verify: parts.verify,
     broker: { cpu_s: cpuS === null ? null : Number(cpuS.toFixed(2)), ...parts.broker },
@@ -135,12 +139,16 @@ function totalRecords(outcomes: readonly PhaseOutcome[]): LoadReport['records'] 
   return records;
 }
 
-function phaseReport({ phase, totals, readers, churn }: PhaseOutcome): PhaseReport {
+function phaseReport(
+  { phase, beganMs, totals, readers, churn }: PhaseOutcome,
+  originMs: number,
+): PhaseReport {
   const { sent, acked, failed, unknown, measured } = totals;
   return {
     name: phase.name,
     pace: paceText(phase),
     after_restart: phase.afterRestart,
+    began_s: beganMs < originMs ? null : Math.round((beganMs - originMs) / 100) / 10,
     is_measured: phase.isMeasured,
     records: { sent, acked, failed, unknown },
     took_s: Math.round(totals.tookMs) / 1000,
