@@ -40,6 +40,8 @@ export function summaryLines(report: LoadReport): [string, string][] {
       `${count(report.echo.rate_per_s)} records/s; the broker has ${report.echo.ratio} of it`,
     ]);
   }
+  if (report.phases.some(({ after_restart }) => after_restart))
+    rows.push(['since the restart', 'all of the following']);
   rows.push(
     [
       'metadata',
@@ -86,6 +88,6 @@ export function summaryLines(report: LoadReport): [string, string][] {
 
 export function reportSummary(report: LoadReport): string {
   const head = `${report.scenario}, ${count(report.partitions)} partitions${report.partial ? ' (partial)' : ''}`;
-  const rows = summaryLines(report).map(([title, text]) => `  ${title.padEnd(15)}${text}`);
+  const rows = summaryLines(report).map(([title, text]) => `  ${title.padEnd(18)}${text}`);
   return `${[head, ...rows].join('\n')}\n`;
 }

@@ -198,7 +198,7 @@ function moments({ moments: named = [] }: Plot, x: Scale, xMax: number): string[
       const at = x.at(Math.max(0, moment)).toFixed(1);
       return [
         `<line x1="${at}" x2="${at}" y1="${TOP}" y2="${HEIGHT - BOTTOM}" class="moment"/>`,
-        `<text x="${at}" dx="3" y="${HEIGHT - BOTTOM - 5}" class="name">${escapeText(name)}</text>`,
+        `<text x="${at}" dx="3" y="${TOP - 3}" class="name">${escapeText(name)}</text>`,
       ];
     });
 }
