@@ -36,7 +36,7 @@ export const BENCH_PLACES: Record<MetadataScheme, StartPlace> = {
   memory: memoryPlace,
   sqlite: sqlitePlace,
   postgres: async () => postgresPlace((server) => server.storeUrl({ durability: 'checked' })),
-  cockroachdb: async () => postgresPlace(cockroachUrlOn),
+  cockroachdb: async () => postgresPlace((server) => cockroachUrlOn(server.storeUrl())),
   dynamodb: dynamodbPlace,
 };
 

@@ -47,7 +47,7 @@ export const cockroachAppendsSuite: Suite = {
     const server = await startPostgres({ isDurable: true });
     try {
       const open = (url: string) => openMetadata(url, { role: 'broker', migrate: true });
-      const cockroach = await open(cockroachUrlOn(server));
+      const cockroach = await open(cockroachUrlOn(server.storeUrl()));
       const postgres = await open(server.storeUrl({ durability: 'checked' }));
       try {
         return await measure(cockroach.store, postgres.store, options);

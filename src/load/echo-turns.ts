@@ -28,6 +28,7 @@ export class EchoTurns {
       durationMs: TURN_MS,
       readers: null,
       churn: false,
+      afterRestart: false,
       isMeasured: true,
     };
     this.#plan = { ...plan, warmUpMs: 1000, phases: [phase], records: TURN_RECORDS_MAX };

@@ -29,7 +29,7 @@ export async function cockroachStoreUrl(settings: Record<string, string> = {}): 
 /** CockroachDB's code on PostgreSQL, whatever COCKROACH_URL says. */
 export async function onPostgres(settings: Record<string, string> = {}): Promise<CockroachStoreUrl> {
   // The server is thrown away with everything in it.
-  return { url: cockroachUrlOn(await sharedPostgres(), settings), drop: async () => undefined };
+  return { url: cockroachUrlOn((await sharedPostgres()).storeUrl(), settings), drop: async () => undefined };
 }
 
 function onCluster(cluster: string, settings: Record<string, string>): CockroachStoreUrl {

@@ -31,7 +31,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/inspect/': ['src/core/', 'workers/', 'index/', 'storage/'],
   'src/verify/': ['src/core/', 'src/cluster-stamp.ts', 'src/inspect/', 'workers/', 'index/', 'storage/'],
   'src/move/': ['src/core/', 'src/cluster-stamp.ts', 'src/agent/', 'storage/'],
-  'src/load/': ['src/core/', 'src/client/', 'src/version.ts'],
+  'src/load/': ['src/core/', 'src/client/', 'src/version.ts', 'type storage/'],
   'src/compose.ts': ['*'],
   'src/start-checks.ts': ['src/core/', 'src/settings.ts', 'src/agent/', 'storage/'],
   'src/cli/': ['*'],
