@@ -272,7 +272,9 @@ class LeaseWalk {
     const incarnation = 7 + this.#random.below(3);
     // Half of them know the newest.
     const isCurrent = this.#random.below(2) === 0;
-    const seen = isCurrent ? sightingOf(this.head) : this.#seen[this.#random.below(this.#seen.length)];
+    const seen = isCurrent ? sightingOf(this.head) : { ...this.#seen[this.#random.below(this.#seen.length)] };
+    // No agent saw what is not yet; a store refuses it all the same.
+    if (!isCurrent && this.#random.below(4) === 0) seen.epoch = this.head.epoch + 1;
     const before = this.head;
     switch (this.#random.below(3)) {
       case 0: {
