@@ -21,10 +21,16 @@ import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
+import { PeerAppends } from './peer/peer-appends.ts';
+import { PeerClient } from './peer/peer-client.ts';
+import { PeerPools } from './peer/peer-pools.ts';
+import { PeerReads } from './peer/peer-reads.ts';
 import type { Broker } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
 import { ProduceRouter } from './route/produce-router.ts';
+import { ShardPlaces } from './route/shard-places.ts';
+import { TopicEndings } from './route/topic-endings.ts';
 import { TopicService } from './route/topic-service.ts';
 import { HTTP_DOOR_DEFAULTS } from './server/http/door-context.ts';
 import { createHttpDoor, type HttpDoor } from './server/http/http-door.ts';
@@ -103,6 +109,12 @@ class ComposedBroker {
   readonly #metrics: Metrics;
   readonly #agent: AgentLoop;
   readonly #threads: BrokerThreads;
+  readonly #places: ShardPlaces;
+  readonly #peerPools: PeerPools;
+  readonly #peerClient: PeerClient;
+  readonly #peerAppends: PeerAppends;
+  readonly #peerReads: PeerReads;
+  readonly #endings: TopicEndings;
   readonly #produce: ProduceRouter;
   readonly #fetch: FetchRouter;
   readonly #topics: TopicService;
@@ -137,14 +149,50 @@ class ComposedBroker {
     metadata.lost.catch((error) => this.#fail(error));
     this.#agent = this.#makeAgent();
     this.#threads = this.#makeThreads(counters);
+    const { shardCount, clusterId } = cluster;
+    const incarnation = () => this.#agent.incarnation;
+    this.#places = new ShardPlaces({
+      store: this.#store,
+      clock,
+      shardCount,
+      epochHere: (shard) => this.#agent.epochOf(shard),
+      incarnation,
+    });
+    this.#peerPools = new PeerPools(clock);
+    const peerParts = { self: { clusterId, incarnation }, pools: this.#peerPools, clock };
+    this.#peerClient = new PeerClient(peerParts);
+    this.#peerAppends = new PeerAppends({
+      ...peerParts,
+      counters: this.#counters,
+      silenceMsMax: settings.requestTimeoutMs,
+      answered: (slot, generation, code, base) => this.#produce.answerElsewhere(slot, generation, code, base),
+      warn: (message, fields) => log.warn(fields, message),
+    });
+    this.#peerReads = new PeerReads({
+      ...peerParts,
+      shardCount,
+      places: this.#places,
+      counters: this.#counters,
+    });
+    this.#endings = new TopicEndings({
+      shardCount,
+      places: this.#places,
+      store: this.#store,
+      endHere: (topicId, shards) => this.#endTopicHere(topicId, shards),
+      endAt: (peer, topicId, shards) => this.#peerClient.endTopic(peer, topicId, shards),
+    });
     this.#produce = new ProduceRouter({
       settings: {
         laneCount,
+        shardCount,
         inFlightBytesMax: settings.inFlightBytesMax,
         recordBytesMax: settings.recordBytesMax,
         appendBytesMax: settings.bodyBytesMax,
       },
       clock,
+      places: this.#places,
+      carrier: this.#peerAppends,
+      counters: this.#counters,
       toLane: (lane, bytes) => this.#threads.toLane(lane, { type: 'produce', bytes }, [bytes.buffer]),
       topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
@@ -153,6 +201,7 @@ class ComposedBroker {
       shardCount: cluster.shardCount,
       clock,
       toLane: (lane, request) => this.#threads.toLane(lane, request),
+      mayServe: () => true,
       confirmHolder: (shard) => this.#confirmHolder(shard),
       stillThere: (topic) => this.#topics.stillThere(topic),
       topicDeleted: (topic) => this.#store.dropTopic(topic),
@@ -252,7 +301,7 @@ class ComposedBroker {
     return new TopicService({
       store: this.#store,
       clock: this.#clock,
-      appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
+      appendTopicDeleted: (topicId) => this.#endings.end(topicId),
       peekedUs: (us) => this.#counters.observe('topicCacheHitUs', us),
       warn: (message, fields) => this.#log.warn(fields, message),
     });
@@ -275,6 +324,15 @@ class ComposedBroker {
       produce: this.#produce,
       fetch: this.#fetch,
       topics: this.#topics,
+      forwarded: this.#produce,
+      reads: this.#peerReads,
+      duties: {
+        leasesMoved: ({ shards }) => {
+          for (const { shard } of shards) this.#store.dropLease(shard);
+        },
+        endTopic: (topicId, shards) => this.#endings.endForPeer(topicId, shards),
+        held: () => this.#heldShards(),
+      },
       health: () => this.#health(),
       metricsText: () => this.#metrics.text(),
       allocateProducerIds: (count) => this.#store.allocateProducerIds(count),
@@ -306,6 +364,31 @@ class ComposedBroker {
         help: 'Reads that wait for a lane, long polls included',
         read: () => this.#fetch.outstanding,
       },
+      {
+        name: 'parked_bytes',
+        help: 'Bytes of appends that wait for the leader of their partition to be known, every copy',
+        read: () => this.#produce.parked.bytes,
+      },
+      {
+        name: 'parked_shards',
+        help: 'Shards whose appends wait for a leader to be known',
+        read: () => this.#produce.parked.shards,
+      },
+      {
+        name: 'forward_streams',
+        help: 'Messages of appends that other brokers are answering',
+        read: () => this.#peerAppends.streams,
+      },
+      {
+        name: 'forwarded_reads_outstanding',
+        help: 'Reads that other brokers are answering, long polls included',
+        read: () => this.#peerReads.running,
+      },
+      {
+        name: 'peer_connections',
+        help: 'Open connections to other brokers',
+        read: () => this.#peerPools.connections,
+      },
       { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodies.bytes },
     ];
   }
@@ -322,6 +405,7 @@ class ComposedBroker {
       case 'held':
         this.#store.noteLease({ ...reply, holder: this.#agent.incarnation });
         this.#agent.held(reply.shard, reply.epoch);
+        this.#places.changed(reply.shard);
         break;
       case 'lost':
         // Damage met while starting is told at once; a broker that serves goes on with its other shards.
@@ -354,7 +438,10 @@ class ComposedBroker {
     }
   }
 
-  #appendTopicDeleted(topicId: number): Promise<void> {
+  #endTopicHere(topicId: number, shards: readonly number[]): Promise<void> {
+    if (shards.length < this.#cluster.shardCount) {
+      return Promise.reject(new StreamHouseError('not-leader', 'not all shards are served here'));
+    }
     const id = this.#deletionId++;
     return new Promise((resolve, reject) => {
       this.#deletions.set(id, { resolve, reject });
@@ -369,6 +456,15 @@ class ComposedBroker {
       reject(new StreamHouseError('not-leader', 'the batching worker ended'));
     }
     this.#deletions.clear();
+  }
+
+  #heldShards() {
+    const held = [];
+    for (let shard = 0; shard < this.#cluster.shardCount; shard++) {
+      const epoch = this.#agent.epochOf(shard);
+      if (epoch !== undefined) held.push({ shard, epoch, sinceMs: 0 });
+    }
+    return held;
   }
 
   async #confirmHolder(shard: number): Promise<boolean> {
@@ -466,7 +562,9 @@ class ComposedBroker {
 
   async #closeParts(): Promise<void> {
     this.#agent.stop();
+    this.#peerAppends.close();
     this.#produce.close();
+    await this.#peerPools.close();
     await this.#threads.close();
     await this.#metadata.close();
   }

@@ -22,8 +22,17 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/observe/': ['src/core/', 'workers/', 'type storage/', 'type src/route/', 'type src/server/'],
   'src/route/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
   'src/agent/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
+  'src/peer/': ['src/core/', 'src/protocol/', 'workers/', 'type src/route/', 'type storage/'],
   'src/group/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
-  'src/server/': ['src/core/', 'src/protocol/', 'src/route/', 'src/agent/', 'src/group/', 'type storage/'],
+  'src/server/': [
+    'src/core/',
+    'src/protocol/',
+    'src/route/',
+    'src/peer/',
+    'src/agent/',
+    'src/group/',
+    'type storage/',
+  ],
   'src/setting-values.ts': [],
   'src/settings.ts': ['src/core/', 'src/setting-values.ts'],
   'src/version.ts': [],
@@ -58,8 +67,8 @@ const PACKAGES: Record<string, readonly string[]> = {
   piscina: ['workers/'],
   'prom-client': ['src/observe/'],
   'sorted-btree': ['index/'],
-  typebox: ['src/protocol/http/', 'src/server/http/', 'src/load/'],
-  undici: ['src/client/', 'src/agent/', 'src/load/'],
+  typebox: ['src/protocol/http/', 'src/protocol/peer/', 'src/server/http/', 'src/peer/', 'src/load/'],
+  undici: ['src/client/', 'src/peer/', 'src/load/'],
 };
 
 /** Modules of Node that do input or output: not for the pure parts. */
