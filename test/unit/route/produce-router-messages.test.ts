@@ -10,6 +10,7 @@ import type { ProduceRequest, ProduceResult } from '../../../src/route/broker.ts
 import { ProduceRouter } from '../../../src/route/produce-router.ts';
 import type { Topic } from '../../../storage/metadata/metadata-store.ts';
 import { AnswerWriter, forEachProduce } from '../../../workers/append-codec.ts';
+import { allHere, noCarrier } from '../../support/fake-places.ts';
 
 const TOPIC: Topic = {
   topicId: 3,
@@ -32,8 +33,17 @@ function rig(laneIsUp: () => boolean = () => true): Rig {
   const messages: Uint8Array[] = [];
   const results: (ProduceResult | undefined)[] = [];
   const router = new ProduceRouter({
-    settings: { laneCount: 1, inFlightBytesMax: 64 * MIB, recordBytesMax: MIB, appendBytesMax: 16 * MIB },
+    settings: {
+      laneCount: 1,
+      shardCount: 8,
+      inFlightBytesMax: 64 * MIB,
+      recordBytesMax: MIB,
+      appendBytesMax: 16 * MIB,
+    },
     clock: systemClock,
+    places: allHere,
+    carrier: noCarrier,
+    counters: { add: () => undefined },
     topicDeleted: () => undefined,
     toLane: (_, bytes) => {
       if (!laneIsUp()) return false;
