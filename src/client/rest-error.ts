@@ -2,7 +2,7 @@
  * What a request to a broker's HTTP door may fail with, as a client sees it. Owns the one question that decides
  * what a client may do next: did it happen? Does not own the server's table of codes (server/). Any thread.
  */
-import { connectionFailure, isNeverConnected } from '../core/never-connected.ts';
+import { connectionFailure } from '../core/connection-failure.ts';
 
 /**
  * refused   the broker said no and will say no again; nothing happened
@@ -60,10 +60,9 @@ export function outcomeOfErrorCode(errorCode: number): RestOutcome {
 
 /** An error of the HTTP client (undici, or the system's under it) as a RestError. */
 export function connectionError(error: unknown, where: string): RestError {
-  const { code, text } = connectionFailure(error);
-  const nothing = isNeverConnected(code);
+  const { code, text, wasNeverMade } = connectionFailure(error);
   const fields = { status: null, errorCode: null, retryAfterMs: null };
-  return nothing
+  return wasNeverMade
     ? new RestError(
         `no connection to ${where} (${code})`,
         { ...fields, outcome: 'nothing', code: 'connection-failed' },

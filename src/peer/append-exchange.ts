@@ -8,8 +8,8 @@
  *        -> lost (the connection broke, silence, nonsense)         every append not yet answered: 'peer-lost'
  */
 import type { Dispatcher } from 'undici';
+import { connectionFailure } from '../core/connection-failure.ts';
 import { ERROR_CODES, type ErrorCode, kindOf, StreamHouseError } from '../core/errors.ts';
-import { connectionFailure, isNeverConnected } from '../core/never-connected.ts';
 import { AnswerReader } from '../protocol/peer/append-message.ts';
 import { ANSWERS_TYPE } from '../protocol/peer/peer-headers.ts';
 
@@ -70,9 +70,9 @@ export class AppendExchange {
       }
       this.#end('peer-lost');
     } catch (error) {
-      const { code, text } = connectionFailure(error);
+      const { code, text, wasNeverMade } = connectionFailure(error);
       // 'not-leader' of ours: the address is none.
-      this.isUnreachable = !this.#isSettled && (isNeverConnected(code) || code === 'not-leader');
+      this.isUnreachable = !this.#isSettled && (wasNeverMade || code === 'not-leader');
       if (this.#left > 0)
         this.#parts.warn('appends to another broker failed', { error: text, left: this.#left });
       this.#end(this.isUnreachable ? 'not-leader' : 'peer-lost');

@@ -6,6 +6,7 @@
 import { Compile } from 'typebox/compile';
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../core/clock.ts';
+import { connectionFailure } from '../core/connection-failure.ts';
 import { ERROR_CODES, StreamHouseError } from '../core/errors.ts';
 import {
   PEER_ANSWER_BYTES_MAX,
@@ -13,7 +14,6 @@ import {
   PEER_DUTY_MS_MAX,
   PEER_END_TOPIC_MS_MAX,
 } from '../core/limits.ts';
-import { connectionFailure, isNeverConnected } from '../core/never-connected.ts';
 import { HeldAnswer, WhoAnswer } from '../protocol/peer/duty-schemas.ts';
 import {
   PEER_END_TOPIC_PATH,
@@ -147,8 +147,8 @@ async function bounded(body: AsyncIterable<Buffer>): Promise<string> {
 /** 'not-leader' where there was no connection, so that nothing happened; else 'peer-lost'. */
 export function peerFailure(error: unknown, address: string): StreamHouseError {
   if (error instanceof StreamHouseError) return error;
-  const { code, text } = connectionFailure(error);
-  return isNeverConnected(code)
+  const { code, text, wasNeverMade } = connectionFailure(error);
+  return wasNeverMade
     ? new StreamHouseError('not-leader', `no connection to broker ${address} (${code})`, {
         refused: code === 'ECONNREFUSED',
       })

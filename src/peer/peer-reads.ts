@@ -9,10 +9,10 @@
 import type { Dispatcher } from 'undici';
 import type { ThreadCounters } from '../../workers/shared-counters.ts';
 import type { Clock } from '../core/clock.ts';
+import { connectionFailure } from '../core/connection-failure.ts';
 import { StreamHouseError } from '../core/errors.ts';
 import { shardOf } from '../core/ids.ts';
 import { FORWARD_READ_MS_MAX, FORWARD_READS_MAX, PLACE_WAIT_MS_MAX } from '../core/limits.ts';
-import { connectionFailure } from '../core/never-connected.ts';
 import { type PeerIdentity, peerHeaders } from '../protocol/peer/peer-headers.ts';
 import type { ForwardedRead, ForwardedReadAnswer, ReadForwarder } from '../route/peer-duties.ts';
 import type { PeerPlace, ShardPlaces } from '../route/shard-places.ts';
