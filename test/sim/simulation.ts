@@ -398,21 +398,27 @@ class Simulation implements BrokerWorld, ClientWorld {
     return random.below(8) === 0 ? [2, random.below(2)] : [1, random.below(PARTITIONS)];
   }
 
+  /** Each shard's holder gets the decision, on all that it is to decide in one call. */
   #deleteTopic(): void {
     if (!this.#troubled) return;
-    const worker = this.#anyBroker().worker;
-    if (!worker?.thread.alive || worker.thread.host.isPaused) return;
     this.checker.deleting.add(2);
-    const name = `deletion by ${worker.incarnation}`;
-    this.#awaited.set(name, worker.thread);
-    const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
-    worker.sequencer.decideOn(shards, { kind: 'topic-deleted', topicId: 2 }).then(
-      () => {
-        this.coverage.topicsDeleted++;
-        this.#awaited.delete(name);
-      },
-      () => this.#awaited.delete(name),
-    );
+    const shardsOf = new Map<SimBroker, number[]>();
+    this.#leaders.forEach((leader, shard) => {
+      const broker = leader ?? this.#anyBroker();
+      shardsOf.set(broker, [...(shardsOf.get(broker) ?? []), shard]);
+    });
+    for (const [{ worker }, shards] of shardsOf) {
+      if (!worker?.thread.alive || worker.thread.host.isPaused) continue;
+      const name = `deletion by ${worker.incarnation}`;
+      this.#awaited.set(name, worker.thread);
+      worker.sequencer.decideOn(shards, { kind: 'topic-deleted', topicId: 2 }).then(
+        () => {
+          this.coverage.topicsDeleted++;
+          this.#awaited.delete(name);
+        },
+        () => this.#awaited.delete(name),
+      );
+    }
   }
 
   #crashSomething(): void {
