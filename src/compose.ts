@@ -16,12 +16,13 @@ import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts'
 import { AgentLoop } from './agent/agent-loop.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
-import { kindOf, StreamHouseError } from './core/errors.ts';
+import { kindOf, operatingError, StreamHouseError } from './core/errors.ts';
+import { shardOf } from './core/ids.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
-import type { Broker } from './route/broker.ts';
+import type { Broker, ClusterView } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
 import { ProduceRouter } from './route/produce-router.ts';
@@ -191,11 +192,23 @@ class ComposedBroker {
       store: this.#store,
       clock: this.#clock,
       refreshLeases: () => this.#store.refreshLeases(),
-      take: (shards) => this.#threads.toSequencer({ type: 'take', shards }),
+      take: (shards) => void this.#take(shards),
       replaced: (error) => this.#fail(error),
       info: (message, fields) => this.#log.info(fields, message),
       warn: (message, fields) => this.#log.warn(fields, message),
     });
+  }
+
+  /** Takes shards from their leases as they are now. */
+  async #take(shards: readonly number[]): Promise<void> {
+    try {
+      const heads = await this.#store.listLeases();
+      const leases = heads.filter(({ shard }) => shards.includes(shard));
+      this.#threads.toSequencer({ type: 'take', leases });
+    } catch (error) {
+      const failure = operatingError(error).toPlain();
+      for (const shard of shards) this.#agent.lost(shard, failure);
+    }
   }
 
   #makeThreads(counters: SharedArrayBuffer): BrokerThreads {
@@ -272,6 +285,7 @@ class ComposedBroker {
           return agent.incarnation;
         },
       },
+      view: this.#view(),
       produce: this.#produce,
       fetch: this.#fetch,
       topics: this.#topics,
@@ -287,6 +301,38 @@ class ComposedBroker {
       this.#clock,
       { bodies: admissionBy(this.#bodies), answers: admissionBy(this.#answers) },
     );
+  }
+
+  /** Of a cluster of one: this broker, and what the heads say. */
+  #view(): ClusterView {
+    const { agentId, zone, group, listen, advertise } = this.#settings;
+    const registeredAtMs = Math.floor(this.#clock.wallMs());
+    return {
+      members: () => [
+        {
+          agentId,
+          incarnation: this.#agent.incarnation,
+          address: advertise ?? listen,
+          zone,
+          group,
+          version: packageVersion,
+          heartbeatAgeMs: 0,
+          state: this.#closing ? 'leaving' : 'live',
+          isSelf: true,
+          registeredAtMs,
+          shardCount: this.#agent.heldCount,
+        },
+      ],
+      shards: async () =>
+        (await this.#store.listLeases()).map(({ shard, holder, epoch, headSeq }) => {
+          const isOurs = holder !== 0 && holder === this.#agent.incarnation;
+          return { shard, holder, agentId: isOurs ? agentId : null, epoch, sinceMs: null, headSeq };
+        }),
+      leaderOf: (topicId, partition) => {
+        const shard = shardOf(topicId, partition, this.#cluster.shardCount);
+        return this.#agent.epochOf(shard) === undefined ? null : this.#agent.incarnation;
+      },
+    };
   }
 
   #mainGauges() {
@@ -333,6 +379,10 @@ class ComposedBroker {
         this.#store.dropLease(reply.shard);
         this.#agent.lost(reply.shard, reply.error);
         break;
+      case 'released':
+        this.#store.dropLease(reply.shard);
+        this.#agent.released(reply.shard);
+        break;
       case 'topic-deleted': {
         const waiting = this.#deletions.get(reply.id);
         this.#deletions.delete(reply.id);
@@ -358,7 +408,8 @@ class ComposedBroker {
     const id = this.#deletionId++;
     return new Promise((resolve, reject) => {
       this.#deletions.set(id, { resolve, reject });
-      if (this.#threads.toSequencer({ type: 'delete-topic', id, topicId })) return;
+      const shards = Array.from({ length: this.#cluster.shardCount }, (_, shard) => shard);
+      if (this.#threads.toSequencer({ type: 'end-topic', id, topicId, shards })) return;
       this.#deletions.delete(id);
       reject(new StreamHouseError('not-leader', 'the batching worker is being started again'));
     });

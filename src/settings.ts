@@ -12,9 +12,12 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname } from 'node:os';
 import { StreamHouseError } from './core/errors.ts';
+import { splitAddress } from './core/host-port.ts';
 import { BODY_BYTES_MAX_DEFAULT, CONNECTIONS_MAX, RECORD_BYTES_MAX_DEFAULT } from './core/limits.ts';
 import { withoutSecrets } from './core/printable-url.ts';
 import { formatBytes, formatDuration, parseBytes, parseDuration } from './setting-values.ts';
+
+export { splitAddress };
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -492,14 +495,6 @@ export function formatValue(spec: SettingSpec, value: number | string | boolean)
 export function defaultTextOf(spec: SettingSpec): string {
   if ('defaultText' in spec && spec.defaultText !== undefined) return spec.defaultText;
   return spec.default === null ? 'none' : formatValue(spec, spec.default);
-}
-
-/** HOST:PORT or [HOST]:PORT in its parts; null if it is neither. */
-export function splitAddress(address: string): { host: string; port: number } | null {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})$/.exec(address);
-  if (match === null) return null;
-  const port = Number(match[3]);
-  return port > 65_535 ? null : { host: match[1] ?? match[2], port };
 }
 
 function derive(draft: Record<string, unknown>): Settings {

@@ -130,6 +130,12 @@ export class BatchBuilder {
     }
   }
 
+  /** Whether there are appends of any of these shards. */
+  hasShardOf(shards: ReadonlySet<number>): boolean {
+    for (const { shard } of this.#slices.values()) if (shards.has(shard)) return true;
+    return false;
+  }
+
   /** Makes the object of everything gathered, at least one append, and starts afresh. */
   seal(id: ObjectId): SealedObject {
     const object = this.#objectOf(id, this.#openSlices());

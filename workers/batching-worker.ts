@@ -84,10 +84,13 @@ async function run(task: BatchingTask, port: MessagePort): Promise<void> {
         dropLane(message.lane);
         break;
       case 'take':
-        for (const shard of message.shards) sequencer.take(shard);
+        for (const lease of message.leases) sequencer.take(lease);
         break;
-      case 'delete-topic':
-        sequencer.decideOnAll({ kind: 'topic-deleted', topicId: message.topicId }).then(
+      case 'release':
+        sequencer.release(message.shards);
+        break;
+      case 'end-topic':
+        sequencer.decideOn(message.shards, { kind: 'topic-deleted', topicId: message.topicId }).then(
           () => report({ type: 'topic-deleted', id: message.id, error: null }),
           (error) => {
             report({ type: 'topic-deleted', id: message.id, error: operatingError(error).toPlain() });

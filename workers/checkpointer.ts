@@ -75,9 +75,13 @@ export class Checkpointer {
 
   /** Writes a shard's checkpoint; a failure is counted and told, for the log keeps what the pages lack. */
   async write(holder: ShardHolder): Promise<void> {
-    const { counters, pageOut, warn } = this.#parts;
     if (holder.checkpointing) return;
-    holder.checkpointing = true;
+    holder.checkpointing = this.#write(holder).finally(() => (holder.checkpointing = null));
+    await holder.checkpointing;
+  }
+
+  async #write(holder: ShardHolder): Promise<void> {
+    const { counters, pageOut, warn } = this.#parts;
     try {
       const written = await holder.checkpoint(() => pageOut(holder.shard));
       if (written === null) return;
@@ -89,8 +93,6 @@ export class Checkpointer {
       holder.checkpointedAtMs = this.#parts.clock.monotonicMs();
       counters.add('checkpointsFailedTotal');
       warn('a checkpoint was given up', { shard: holder.shard, error: failure.toPlain() });
-    } finally {
-      holder.checkpointing = false;
     }
   }
 

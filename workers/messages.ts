@@ -108,17 +108,45 @@ export type LaneReply =
     }
   | { type: 'watched'; id: number };
 
+/** A shard's lease as somebody saw it, perhaps a while ago; holder 0: nobody. */
+export interface SeenLease {
+  shard: number;
+  holder: number;
+  epoch: number;
+}
+
 export type SequencerRequest =
-  /** Take these shards; each is answered by 'held' or 'lost'. */
-  | { type: 'take'; shards: number[] }
-  /** Append TopicDeleted to all shards that are held; answered by 'topic-deleted' when all have it. */
-  | { type: 'delete-topic'; id: number; topicId: number }
-  /** Stop taking appends, flush, checkpoint if worth while, release the shards, answer 'drained'. */
+  /**
+   * Take these shards, each only if its head bears exactly the lease seen: 'lost' with code 'conflict' (detail: shard,
+   * holder, epoch) otherwise. Each is answered by 'held' or 'lost'. One that is being taken already is answered once;
+   * one that is served here is answered 'held' if that is still so, whatever lease was seen; one that is being released
+   * goes on being released, and is answered by the end of that alone.
+   */
+  | { type: 'take'; leases: SeenLease[] }
+  /**
+   * Hand these shards over: their new appends are refused 'not-leader' from here on, what was taken is committed or
+   * answered, then the leases are given back. Each is answered by 'released' or 'lost'; one that is not held is 'lost'
+   * with code 'not-leader', one that is being taken is released once it is. A second release of a shard is answered by
+   * the end of the first.
+   */
+  | { type: 'release'; shards: number[] }
+  /**
+   * Append TopicDeleted to these shards; answered by 'topic-deleted' when all have it, with 'not-leader' and without
+   * having appended anything if one is not served here.
+   */
+  | { type: 'end-topic'; id: number; topicId: number; shards: number[] }
+  /**
+   * Stop taking appends, flush, release all shards (each is answered as by 'release'), answer 'drained'. What is to be
+   * taken from here on is 'lost' with code 'shutting-down'.
+   */
   | { type: 'drain' };
 
 export type SequencerReply =
   | { type: 'held'; shard: number; epoch: number }
+  /** Not held any more, or not taken. Nothing is known of the lease but what the error tells. */
   | { type: 'lost'; shard: number; error: PlainError }
+  /** The lease was given back: the head bears holder 0 under this epoch until somebody takes it. */
+  | { type: 'released'; shard: number; epoch: number }
   | { type: 'topic-deleted'; id: number; error: PlainError | null }
   | { type: 'drained' }
   /** The store contradicts what this broker knows to be committed: the process must stop. */

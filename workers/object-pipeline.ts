@@ -72,6 +72,8 @@ export class ObjectPipeline {
   /** Not ready yet, in the order of sealing. */
   readonly #order: InFlight[] = [];
   readonly #inFlightOf = new Map<SealedObject, InFlight>();
+  /** Parts of sealed objects that are not settled yet, by shard. */
+  readonly #unsettledOf = new Map<number, number>();
   /**
    * Producers (by partition) of which a batch was given up: through which object others may hold batches that
    * follow it, and must fail as it did.
@@ -105,6 +107,11 @@ export class ObjectPipeline {
   /** Whether every object is settled. */
   get idle(): boolean {
     return this.#inFlightOf.size === 0;
+  }
+
+  /** Whether any part of a shard is not settled, be it uploading or queued. What is gathered does not count. */
+  hasUnsettled(shard: number): boolean {
+    return this.#unsettledOf.has(shard);
   }
 
   // -- Gathering ---------------------------------------------------------------------------------------
@@ -150,6 +157,11 @@ export class ObjectPipeline {
       this.#parts.counters.add('appendsAbandonedTotal');
       this.#parts.refuse(lane, slot, generation, 'not-leader');
     });
+  }
+
+  /** Seals what is gathered if any of it is of these shards, which are about to be handed over. */
+  sealFor(shards: ReadonlySet<number>): void {
+    if (this.#builder.hasShardOf(shards)) this.#seal('drain');
   }
 
   /** Refuses appends from now on, and seals what is gathered. */
@@ -202,6 +214,7 @@ export class ObjectPipeline {
     this.#unsettledBytes += object.byteLength;
     this.#order.push(inFlight);
     this.#inFlightOf.set(object, inFlight);
+    for (const { shard } of parts) this.#unsettledOf.set(shard, (this.#unsettledOf.get(shard) ?? 0) + 1);
     this.#uploader.upload(object).then(
       () => {
         inFlight.state = 'uploaded';
@@ -230,7 +243,8 @@ export class ObjectPipeline {
     const sealing: Sealing = {
       sealedAtMs: clock.monotonicMs(),
       sealedWallMs: Math.max(0, Math.floor(clock.wallMs())),
-      // A shard that is lost takes its appends out of the open batch at once, so every shard here is served.
+      // A shard that is lost takes its appends out of the open batch at once, and one that is handed over has it sealed
+      // before: so every shard here is served.
       shards: shards.map((shard) => ({ shard, epoch: epochOf(shard) as number })),
     };
     return sealing.shards.map(({ shard, epoch }) => ({
@@ -295,6 +309,9 @@ export class ObjectPipeline {
     const inFlight = this.#inFlightOf.get(part.object);
     if (!inFlight) return;
     inFlight.unsettled--;
+    const left = (this.#unsettledOf.get(part.shard) ?? 0) - 1;
+    if (left > 0) this.#unsettledOf.set(part.shard, left);
+    else this.#unsettledOf.delete(part.shard);
     if (inFlight.unsettled === 0) {
       this.#inFlightOf.delete(part.object);
       this.#dropBytes(part.object);

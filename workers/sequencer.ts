@@ -1,8 +1,8 @@
 /**
  * The heart of the batching worker: commits what the pipeline has uploaded to the logs of the shards that this
  * agent holds. Owns: the holders, the calls that append, what the lanes are told. Does not own: the open batch and
- * uploads (object-pipeline), a shard's state and entries (shard-holder), when checkpoints are due (checkpointer),
- * ports and threads (batching-worker), which shards should be held (src/agent). Runs in the batching worker, and in
+ * uploads (object-pipeline), a shard's state and entries (shard-holder), when checkpoints are due (checkpointer), how
+ * a shard is handed over (shard-releases), ports and threads (batching-worker), which shards should be held (src/agent). Runs in the batching worker, and in
  * the simulation over simulated stores and time.
  *
  *   lanes -> pipeline -> queues of the shards, in the order of sealing
@@ -21,7 +21,14 @@ import { Checkpointer, type CheckpointSettings } from './checkpointer.ts';
 import type { EntryBody } from './entry-codec.ts';
 import type { PlannedAnswers, QueuedPart } from './entry-plan.ts';
 import { LaneDesk, type LanePort } from './lane-desk.ts';
-import type { CommittedEntry, LaneReport, SequencerReply, SharedObject } from './messages.ts';
+import type {
+  CommittedEntry,
+  LaneReport,
+  OpenShardOrder,
+  SeenLease,
+  SequencerReply,
+  SharedObject,
+} from './messages.ts';
 import { ObjectPipeline, type PipelineSettings } from './object-pipeline.ts';
 import {
   type HolderParts,
@@ -30,6 +37,8 @@ import {
   ShardHolder,
   verdictCode,
 } from './shard-holder.ts';
+import type { ShardLogParts } from './shard-log.ts';
+import { ShardReleases } from './shard-releases.ts';
 import type { ThreadCounters } from './shared-counters.ts';
 
 export interface SequencerSettings extends PipelineSettings, CheckpointSettings {}
@@ -61,10 +70,13 @@ export class Sequencer {
   readonly #stop = new AbortController();
   readonly #pipeline: ObjectPipeline;
   readonly #checkpointer: Checkpointer;
+  readonly #releases: ShardReleases;
   readonly #holders = new Map<number, ShardHolder>();
+  readonly #epochsHad = new Map<number, number>();
   readonly #knownSeq: Float64Array;
   #commitNumber = 0;
   #committing = false;
+  #draining = false;
   #idleWaiters: (() => void)[] = [];
 
   constructor(parts: SequencerParts) {
@@ -98,6 +110,16 @@ export class Sequencer {
       pageOut: (shard) => this.lanes.pageOut(shard),
       warn: (message, fields) => this.#log('warn', message, fields),
     });
+    this.#releases = new ShardReleases({
+      ...this.#logParts(),
+      incarnation,
+      checkpointLogBytes: settings.checkpointLogBytes,
+      hasUnsettled: (shard) => this.#pipeline.hasUnsettled(shard),
+      writeCheckpoint: (holder) => this.#checkpointer.write(holder),
+      closeLanes: (shard) => this.lanes.close(shard),
+      released: (holder) => this.#released(holder),
+      lost: (holder, error) => this.#lose(holder, error),
+    });
   }
 
   #objectGivenUp(error: StreamHouseError): void {
@@ -112,26 +134,41 @@ export class Sequencer {
 
   // -- Shards ------------------------------------------------------------------------------------------
 
-  /** Takes a shard over, or looks whether it is held still; 'held' or 'lost' is reported. */
-  take(shard: number): void {
+  /** Takes a shard over from the lease seen, or looks whether it is held still: see messages for what is answered. */
+  take(seen: SeenLease): void {
+    const { shard } = seen;
     const present = this.#holders.get(shard);
     if (present?.phase === 'serving') void this.#reassure(present);
     if (present && present.phase !== 'lost') return;
+    if (this.#draining) {
+      this.#reportLost(
+        shard,
+        new StreamHouseError('shutting-down', 'the batching worker takes no more shards'),
+      );
+      return;
+    }
     const holder = new ShardHolder(shard, this.#holderParts());
     this.#holders.set(shard, holder);
-    holder.take(this.#knownSeq[shard]).then(
-      (order) => {
-        if (holder.phase !== 'serving') return;
-        this.#parts.counters.add('takeoversTotal');
-        this.#noteSeq(shard, holder.state.seq);
-        this.lanes.open(order, () => {
-          if (holder.phase === 'serving') this.#parts.report({ type: 'held', shard, epoch: holder.epoch });
-        });
-        this.#countHeld();
-        this.#commit();
-      },
+    holder.take(seen, this.#knownSeq[shard]).then(
+      (order) => this.#taken(holder, order),
       (error) => this.#lose(holder, error),
     );
+  }
+
+  #taken(holder: ShardHolder, order: OpenShardOrder): void {
+    if (holder.phase !== 'serving') return;
+    const { shard, epoch } = holder;
+    this.#parts.counters.add('takeoversTotal');
+    this.#noteSeq(shard, holder.state.seq);
+    if (holder.releaseWanted) {
+      this.#releases.begin(holder, false);
+      return;
+    }
+    this.lanes.open(order, () => {
+      if (holder.phase === 'serving') this.#parts.report({ type: 'held', shard, epoch });
+    });
+    this.#countHeld();
+    this.#commit();
   }
 
   /** Somebody thinks that a shard that is served here is not: perhaps it was taken over and nobody has noticed. */
@@ -145,26 +182,55 @@ export class Sequencer {
       return;
     }
     const { shard, epoch } = holder;
-    if (this.#holders.get(shard) === holder) this.#parts.report({ type: 'held', shard, epoch });
+    if (holder.phase === 'serving') this.#parts.report({ type: 'held', shard, epoch });
   }
 
   holder(shard: number): ShardHolder | undefined {
     return this.#holders.get(shard);
   }
 
+  #logParts(): ShardLogParts {
+    const { store, clock, random, counters } = this.#parts;
+    const onUnknown = () => counters.add('appendsUnknownTotal');
+    return { store, clock, random, stopped: this.#stop.signal, onUnknown };
+  }
+
   #holderParts(): HolderParts {
-    const { store, clock, random, incarnation, settings, counters } = this.#parts;
+    const { incarnation, settings } = this.#parts;
     return {
-      store,
-      clock,
-      random,
+      ...this.#logParts(),
       incarnation,
       shardCount: settings.shardCount,
-      stopped: this.#stop.signal,
-      onUnknown: () => counters.add('appendsUnknownTotal'),
+      epochsHad: this.#epochsHad,
       nextCommitNumber: () => this.#commitNumber++,
       wasAbandoned: (key, producerId, number) => this.#pipeline.wasAbandoned(key, producerId, number),
     };
+  }
+
+  /** Hands shards over; each ends by 'released' or 'lost'. */
+  release(shards: readonly number[]): void {
+    const leaving: ShardHolder[] = [];
+    for (const shard of new Set(shards)) {
+      const holder = this.#holders.get(shard);
+      if (!holder)
+        this.#reportLost(shard, new StreamHouseError('not-leader', `shard ${shard} is not held here`));
+      else if (holder.phase === 'serving') leaving.push(holder);
+      else holder.releaseWanted = true;
+    }
+    if (leaving.length === 0) return;
+    // Sealed while it is served still: nothing of it is in the open batch from here on.
+    this.#pipeline.sealFor(new Set(leaving.map(({ shard }) => shard)));
+    for (const holder of leaving) this.#releases.begin(holder, true);
+    this.#countHeld();
+  }
+
+  #released(holder: ShardHolder): void {
+    const { shard, epoch } = holder;
+    holder.phase = 'released';
+    this.#holders.delete(shard);
+    this.#parts.counters.add('shardsReleasedTotal');
+    this.#parts.report({ type: 'released', shard, epoch });
+    this.#changed();
   }
 
   /** Lets a shard go: everything queued or gathered for it fails, the lanes drop it. Never takes it back by itself. */
@@ -178,14 +244,16 @@ export class Sequencer {
     this.lanes.close(shard);
     this.#countHeld();
     this.lanes.flushAnswers();
-    if (failure.code === 'shutting-down') return;
-    this.#parts.counters.add('shardsLostTotal');
-    if (failure.code === 'store-went-back') {
-      this.#die(failure);
-      return;
+    if (failure.code !== 'shutting-down') {
+      this.#parts.counters.add('shardsLostTotal');
+      if (failure.code === 'store-went-back') this.#die(failure);
+      else this.#reportLost(shard, failure);
     }
-    this.#parts.report({ type: 'lost', shard, error: failure.toPlain() });
-    this.#resolveIdle();
+    this.#changed();
+  }
+
+  #reportLost(shard: number, error: StreamHouseError): void {
+    this.#parts.report({ type: 'lost', shard, error: error.toPlain() });
   }
 
   #countHeld(): void {
@@ -213,10 +281,11 @@ export class Sequencer {
 
   #reopenLane(lane: number): void {
     for (const holder of this.#holders.values()) {
-      if (holder.phase !== 'serving') continue;
+      // One that is being handed over is read until then, and its checkpoint wants all lanes.
+      if (!holder.isHeld) continue;
       const ready = this.lanes.beginReopen(lane, holder.shard, holder.epoch);
       holder.reopenOrder().then(ready, (error) => {
-        if (holder.phase === 'serving' && !this.#stop.signal.aborted) this.#lose(holder, error);
+        if (holder.isHeld && !this.#stop.signal.aborted) this.#lose(holder, error);
       });
     }
   }
@@ -247,7 +316,7 @@ export class Sequencer {
     for (const part of parts) {
       const holder = this.#holders.get(part.shard);
       // A writer that lost the shard in between abandons what it had sealed before, though it hold it again.
-      if (uploaded && holder?.phase === 'serving' && holder.epoch === part.epoch) holder.enqueue(part);
+      if (uploaded && holder?.isHeld && holder.epoch === part.epoch) holder.enqueue(part);
       else this.#failPart(part, 'append-abandoned');
     }
   }
@@ -265,7 +334,7 @@ export class Sequencer {
 
   #partSettled(part: QueuedPart): void {
     this.#pipeline.settled(part);
-    this.#resolveIdle();
+    this.#changed();
   }
 
   /** One call for all shards that have something to append and nothing outstanding. */
@@ -410,7 +479,7 @@ export class Sequencer {
       for (const part of plan.parts) this.#partSettled(part);
       plan.done?.(null);
     }
-    this.#resolveIdle();
+    this.#changed();
     void this.#checkpointer.look(false);
   }
 
@@ -423,10 +492,10 @@ export class Sequencer {
 
   // -- Decisions ---------------------------------------------------------------------------------------
 
-  /** Appends a decision to every shard held; rejects if a shard is not held or lost on the way. */
-  async decideOnAll(body: EntryBody): Promise<void> {
+  /** Appends a decision to these shards; rejects if one is not served (then to none) or lost on the way. */
+  async decideOn(shards: readonly number[], body: EntryBody): Promise<void> {
     const holders: ShardHolder[] = [];
-    for (let shard = 0; shard < this.#parts.settings.shardCount; shard++) {
+    for (const shard of new Set(shards)) {
       const holder = this.#holders.get(shard);
       if (holder?.phase !== 'serving') {
         throw new StreamHouseError('not-leader', `shard ${shard} is not served here now`);
@@ -447,19 +516,23 @@ export class Sequencer {
 
   // -- Ending ------------------------------------------------------------------------------------------
 
-  /** Refuses new appends, seals what is gathered, waits until everything is settled, releases the shards. */
+  /**
+   * Refuses new appends and takeovers, seals what is gathered, and hands every shard over; resolves when all of them are
+   * released or lost and every append is answered. Rejects when the worker stops before.
+   */
   async drain(): Promise<void> {
+    this.#draining = true;
     this.#pipeline.drain();
-    while (!this.#pipeline.idle || [...this.#holders.values()].some((holder) => !holder.idle)) {
+    this.release([...this.#holders.keys()]);
+    while (this.#holders.size > 0 || !this.#pipeline.idle) {
+      if (this.#stop.signal.aborted) throw new StreamHouseError('shutting-down', 'the batching worker stops');
       await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
     }
-    const held = [...this.#holders.values()].filter((holder) => holder.phase === 'serving');
-    for (const holder of held) await this.#checkpointer.write(holder);
-    const leases = held.map((holder) => ({ shard: holder.shard, epoch: holder.epoch }));
-    if (leases.length > 0) await this.#parts.store.releaseLeases(this.#parts.incarnation, leases);
   }
 
-  #resolveIdle(): void {
+  /** Something was settled, released or lost: whoever waits for that looks again. */
+  #changed(): void {
+    this.#releases.changed();
     for (const resolve of this.#idleWaiters.splice(0)) resolve();
   }
 
@@ -475,6 +548,7 @@ export class Sequencer {
     this.#stop.abort();
     this.#pipeline.stop();
     this.#checkpointer.stop();
+    this.#changed();
   }
 
   #log(level: 'info' | 'warn' | 'error', message: string, fields: Record<string, unknown>): void {

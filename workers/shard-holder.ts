@@ -3,12 +3,13 @@
  * the shard's state, and the only place where offsets are given. Does not own: gathering and uploading objects
  * or grouping several shards' appends into one call (sequencer). Runs in the batching worker.
  *
- *   idle -> taking -> serving -> lost
- *             '---------------------^
- *   taking    raise the epoch by compare-and-set, read checkpoint and tail, append Takeover
- *   serving   entries are planned from the queue, appended one at a time, then applied
- *   lost      fenced, in doubt, or told to let go; everything queued is failed. A new holder object, under a new
- *             epoch, takes the shard again: nothing is carried over.
+ *   idle -> taking -> serving -> releasing -> released
+ *             '---------'------------'------> lost
+ *   taking     raise the epoch by compare-and-set, read checkpoint and tail, append Takeover
+ *   serving    entries are planned from the queue, appended one at a time, then applied
+ *   releasing  the same, but nothing new is taken in; then the lease is given back (shard-releases)
+ *   lost       fenced, in doubt, or told to let go; everything queued is failed. A new holder object, under a new
+ *              epoch, takes the shard again: nothing is carried over. So it is after released.
  */
 
 import type { ErrorCode } from '../src/core/errors.ts';
@@ -16,6 +17,7 @@ import { StreamHouseError } from '../src/core/errors.ts';
 import type { ObjectId } from '../src/core/ids.ts';
 import type {
   CheckpointPointer,
+  HeadOutcome,
   LogEntry,
   ObjectRow,
   ShardHead,
@@ -24,7 +26,8 @@ import type { SealedObject } from './batch-builder.ts';
 import { decodeCheckpoint, encodeCheckpoint } from './checkpoint-codec.ts';
 import { decodeEntry, type Entry, type EntryBody, encodeEntry } from './entry-codec.ts';
 import { type PlannedAnswers, planSlices, type QueuedPart, type SlicesPlan } from './entry-plan.ts';
-import type { CommittedEntry, OpenShardOrder } from './messages.ts';
+import type { CommittedEntry, OpenShardOrder, SeenLease } from './messages.ts';
+import { raiseLease, settleRelease } from './shard-lease.ts';
 import {
   type AppendVerdict,
   backOff,
@@ -44,11 +47,13 @@ const CLOCK_LEAD_MS_MAX = 60 * 60 * 1000;
 /** Entries read in one call while loading, bytes. */
 const LOAD_BYTES_MAX = 8 * 1024 * 1024;
 
-export type HolderPhase = 'idle' | 'taking' | 'serving' | 'lost';
+export type HolderPhase = 'idle' | 'taking' | 'serving' | 'releasing' | 'released' | 'lost';
 
 export interface HolderParts extends ShardLogParts {
   incarnation: number;
   shardCount: number;
+  /** By shard, the highest epoch that this incarnation held it under: kept from one holder object to the next. */
+  epochsHad: Map<number, number>;
   /** Unique within the incarnation. */
   nextCommitNumber(): number;
   /** Records whose producer was abandoned lately: see sequencer. */
@@ -90,7 +95,10 @@ export class ShardHolder {
   tailBytes = 0;
   /** Monotonic time of the pointer's last move or of the takeover. */
   checkpointedAtMs = 0;
-  checkpointing = false;
+  /** Settles when the checkpoint that is being written is written or given up; null: there is none. */
+  checkpointing: Promise<void> | null = null;
+  /** It is to be handed over as soon as it is taken. */
+  releaseWanted = false;
   outstanding: PlannedAppend | null = null;
   /** The log's time and the monotonic time when the log was loaded: bounds for the times of entries. */
   #loadedTimeMs = 0;
@@ -108,18 +116,21 @@ export class ShardHolder {
   // -- Takeover ----------------------------------------------------------------------------------------
 
   /**
-   * Takes the shard over and returns what the lanes need to serve it. `knownSeq`: an entry that this process
-   * knows to be committed. Rejects with 'conflict' or 'fenced' when somebody else was first, with
-   * 'cluster-mismatch' when the store was copied to another one, with 'store-went-back' or corruption when the store
-   * is not to be trusted.
+   * Takes the shard over from the lease `seen` and returns what the lanes need to serve it. `knownSeq`: an entry that
+   * this process knows to be committed. Rejects with 'conflict' when the head bears another lease than that, with
+   * 'fenced' when somebody else took it meanwhile, with 'cluster-mismatch' when the store was copied to another one,
+   * with 'store-went-back' or corruption when the store is not to be trusted.
    */
-  async take(knownSeq: number): Promise<OpenShardOrder> {
+  async take(seen: SeenLease, knownSeq: number): Promise<OpenShardOrder> {
+    const { incarnation, epochsHad } = this.#parts;
     this.phase = 'taking';
     try {
-      const head = await this.#raise();
+      const epochHad = epochsHad.get(this.shard) ?? 0;
+      const head = await raiseLease(this.#parts, incarnation, seen, epochHad, () => this.#stillTaking());
+      this.epoch = head.epoch;
+      epochsHad.set(this.shard, head.epoch);
       await this.#checkNotMoved();
       checkHeadNotBelow(head, knownSeq);
-      this.epoch = head.epoch;
       const tail = await this.#load(head);
       const takeover = await this.#appendTakeover();
       tail.entries.push(takeover);
@@ -148,34 +159,6 @@ export class ShardHolder {
       'cluster-mismatch',
       `the metadata store was copied to another one (${cluster.movedTo}), which is to be used instead of it`,
     );
-  }
-
-  /** Raises the epoch on the head against the (holder, epoch) seen; the head as raised. */
-  async #raise(): Promise<ShardHead> {
-    const { store, incarnation } = this.#parts;
-    const seen = await untilAvailable(this.#parts, () => store.readHead(this.shard));
-    for (let attempt = 0; ; attempt++) {
-      this.#stillTaking();
-      try {
-        const request = { shard: this.shard, holder: seen.holder, epoch: seen.epoch };
-        const [outcome] = await store.acquireLeases(incarnation, [request]);
-        if (outcome.kind === 'done') return outcome.head;
-      } catch (error) {
-        if (!(error instanceof StreamHouseError)) throw error;
-        if (error.kind !== 'unknown' && error.kind !== 'unavailable') throw error;
-        await backOff(this.#parts, attempt);
-      }
-      const head = await untilAvailable(this.#parts, () => store.readHead(this.shard));
-      // This incarnation raises one epoch at a time, so this can only be the raise whose reply was lost.
-      if (head.holder === incarnation && head.epoch === seen.epoch + 1) return head;
-      if (head.holder !== seen.holder || head.epoch !== seen.epoch) {
-        throw new StreamHouseError('conflict', `shard ${this.shard} was taken by ${head.holder}`, {
-          shard: this.shard,
-          holder: head.holder,
-          epoch: head.epoch,
-        });
-      }
-    }
   }
 
   /** Checkpoint and tail as of `head`, folded into the state. */
@@ -290,6 +273,21 @@ export class ShardHolder {
     return head.epoch === this.epoch;
   }
 
+  /** Whether entries may be appended: what was taken in before a release is committed in its course. */
+  get isHeld(): boolean {
+    return this.phase === 'serving' || this.phase === 'releasing';
+  }
+
+  /** Resolves when the lease is given back for certain, after a first call with this outcome; see shard-lease. */
+  settleRelease(first: HeadOutcome | unknown): Promise<void> {
+    return settleRelease(
+      this.#parts,
+      this.#parts.incarnation,
+      { shard: this.shard, epoch: this.epoch },
+      first,
+    );
+  }
+
   // -- Appending ---------------------------------------------------------------------------------------
 
   enqueue(part: QueuedPart): void {
@@ -302,11 +300,7 @@ export class ShardHolder {
   }
 
   get wantsToAppend(): boolean {
-    return (
-      this.phase === 'serving' &&
-      this.outstanding === null &&
-      (this.#queue.length > 0 || this.#decisions.length > 0)
-    );
+    return this.isHeld && this.outstanding === null && (this.#queue.length > 0 || this.#decisions.length > 0);
   }
 
   /** Whether nothing is queued or outstanding. */
@@ -402,9 +396,9 @@ export class ShardHolder {
     const bytes = encodeCheckpoint(this.state);
     const tailBytes = this.tailBytes;
     await pagesConfirmed();
-    if (this.phase !== 'serving') return null;
+    if (!this.isHeld) return null;
     await this.#certain(() => store.putCheckpoint(this.shard, pointer, bytes));
-    if (this.phase !== 'serving') return null;
+    if (!this.isHeld) return null;
     if (!(await this.#movePointer(pointer))) return null;
     this.pointer = pointer;
     this.tailBytes -= tailBytes;

@@ -33,6 +33,7 @@ export const COUNTERS = {
   appendsFencedTotal: 'Entry appends refused because of a higher epoch or a foreign entry',
   takeoversTotal: 'Takeovers of shards',
   shardsLostTotal: 'Shards lost to another holder or to doubt',
+  shardsReleasedTotal: 'Shards handed over or released at stopping',
   checkpointsTotal: 'Checkpoints written',
   checkpointBytesTotal: 'Bytes of checkpoints written',
   checkpointsFailedTotal: 'Checkpoints given up',

@@ -114,6 +114,11 @@ export class AgentLoop {
     });
   }
 
+  /** It was handed over. */
+  released(shard: number): void {
+    this.#held.delete(shard);
+  }
+
   #later(delayMs: number, fire: () => void): void {
     const timer = this.#parts.clock.after(delayMs, () => {
       this.#timers.delete(timer);

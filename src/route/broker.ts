@@ -102,10 +102,56 @@ export interface BrokerInfo {
   version: string;
 }
 
+/** A registered agent as this broker last observed it. */
+export interface ClusterMember {
+  agentId: string;
+  /** The broker id on the wire; new with every start. */
+  incarnation: number;
+  /** HOST:PORT as advertised. Another broker wrote it: it may be anything. */
+  address: string;
+  zone: string;
+  group: string;
+  version: string;
+  /** Since its heartbeat was last seen to move, by this broker's own monotonic clock. */
+  heartbeatAgeMs: number;
+  /** leaving: it said so. dead: its heartbeat stood still for too long. */
+  state: 'live' | 'leaving' | 'dead';
+  /** It is the broker that answers. */
+  isSelf: boolean;
+  /** That broker's wall time. */
+  registeredAtMs: number;
+  /** Shards it holds, as far as this broker knows. */
+  shardCount: number;
+}
+
+/** Who holds a shard. */
+export interface ShardHolding {
+  shard: number;
+  /** Broker id; 0: nobody. */
+  holder: number;
+  /** null: nobody, or the holder is registered no more. */
+  agentId: string | null;
+  epoch: number;
+  /** Wall time of the holder; null where it could not be asked. */
+  sinceMs: number | null;
+  headSeq: number;
+}
+
+/** The cluster as one broker sees it: for people and for clients that look for a broker. Nothing here fences. */
+export interface ClusterView {
+  /** Registered agents, this one among them, from memory. */
+  members(): ClusterMember[];
+  /** All shards in order, fresh from the store; holders are asked since when. */
+  shards(): Promise<ShardHolding[]>;
+  /** Broker id of a partition's leader as far as is known, from memory; null: unknown. */
+  leaderOf(topicId: number, partition: number): number | null;
+}
+
 /** Everything a door needs. */
 export interface Broker {
   readonly cluster: ClusterInfo;
   readonly info: BrokerInfo;
+  readonly view: ClusterView;
   readonly produce: ProducePath;
   readonly fetch: FetchPath;
   readonly topics: TopicCatalogue;

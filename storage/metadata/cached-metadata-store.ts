@@ -7,7 +7,7 @@
  *   partition  whether a topic has a partition, with its shard and the shard's lease, 1 min; made of the other two,
  *              so that a topic of 100,000 partitions costs no more memory than one of a single partition
  *   lease      whom to ask for a shard, 1 min; all are read anew with each heartbeat
- *   agent      an agent by its incarnation, 1 min
+ *   agent      an agent by its incarnation, 1 min; every heartbeat lists all of them
  *
  * Of the contract's own calls only getTopic is answered from memory. All others go to the store, whatever is
  * remembered: above all those that fence (readHead, listLeases, listAgents).
@@ -289,6 +289,14 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
       this.#agents.doubt();
       throw error;
     }
+  }
+
+  /** Its answer is a list of all agents: with each heartbeat they are young again. */
+  override async heartbeat(...args: MetadataArguments<'heartbeat'>): Promise<Agent[]> {
+    const began = this.#agents.begin();
+    const agents = await this.forward('heartbeat', args);
+    this.#agents.see(agents, began);
+    return agents;
   }
 
   override async deregisterAgent(...args: MetadataArguments<'deregisterAgent'>): Promise<void> {

@@ -249,8 +249,13 @@ export interface MetadataStore {
     version: string;
     registeredAtMs: number;
   }): Promise<Agent>;
-  /** Returns the new count; 'agent-not-found' when this incarnation is registered no more. */
-  heartbeat(agentId: string, incarnation: number): Promise<number>;
+  /**
+   * Raises this incarnation's count and answers all registered agents by id, as of that step: its own row with the
+   * raised count, and whoever had registered before the call. One statement (DynamoDB: two requests, and an agent that
+   * registers between them may be among them). 'agent-not-found' when this incarnation is registered no more: then no
+   * count is raised. After 'store-unknown' it may be called again: a beat that counts twice is still a beat.
+   */
+  heartbeat(agentId: string, incarnation: number): Promise<Agent[]>;
   getAgent(agentId: string): Promise<Agent | null>;
   listAgents(filter?: { group?: string; zone?: string }): Promise<Agent[]>;
   /** Idempotent; only this incarnation's row goes. */

@@ -1,7 +1,7 @@
 /** The metadata store's contract: objects' rows and their references, agents. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import type { ListedObject, ObjectShard } from '../../storage/metadata/metadata-store.ts';
+import type { Agent, ListedObject, ObjectShard } from '../../storage/metadata/metadata-store.ts';
 import { type ContractSettings, failsWith, objectRow, rigFor } from './metadata-store-rig.ts';
 
 export function objectsContract(settings: ContractSettings): void {
@@ -157,13 +157,17 @@ export function agentsContract(settings: ContractSettings): void {
 
   it('counts heartbeats of the incarnation that is registered, and of no other', async () => {
     const { store } = rig();
+    const beat = async (agentId: string, { incarnation }: { incarnation: number }) => {
+      const agents = await store.heartbeat(agentId, incarnation);
+      return agents.find((row) => row.agentId === agentId)?.heartbeatCount;
+    };
     const old = await store.registerAgent(agent('beats'));
-    assert.equal(await store.heartbeat('beats', old.incarnation), 1);
-    assert.equal(await store.heartbeat('beats', old.incarnation), 2);
+    assert.equal(await beat('beats', old), 1);
+    assert.equal(await beat('beats', old), 2);
     const now = await store.registerAgent({ ...agent('beats'), address: 'http://other:1' });
     await failsWith('agent-not-found', store.heartbeat('beats', old.incarnation));
     await failsWith('agent-not-found', store.heartbeat('nobody', now.incarnation));
-    assert.equal(await store.heartbeat('beats', now.incarnation), 1);
+    assert.equal(await beat('beats', now), 1);
     assert.deepEqual(await store.getAgent('beats'), { ...now, heartbeatCount: 1 });
     await store.deregisterAgent('beats', old.incarnation);
     assert.notEqual(await store.getAgent('beats'), null);
@@ -171,6 +175,37 @@ export function agentsContract(settings: ContractSettings): void {
     await store.deregisterAgent('beats', now.incarnation);
     assert.equal(await store.getAgent('beats'), null);
     await failsWith('agent-not-found', store.heartbeat('beats', now.incarnation));
+  });
+
+  it('answers a heartbeat with all agents by id, whatever their zone and group, its own row as raised', async () => {
+    const { store, rival } = rig();
+    for (const { agentId, incarnation } of await store.listAgents()) {
+      await store.deregisterAgent(agentId, incarnation);
+    }
+    const me = await store.registerAgent(agent('h-2', 'g1', 'z1'));
+    assert.deepEqual(await store.heartbeat('h-2', me.incarnation), [{ ...me, heartbeatCount: 1 }]);
+    const others: Agent[] = [];
+    for (const [agentId, group, zone] of [
+      ['h-10', 'g2', 'z1'],
+      ['H-2', 'g1', ''],
+      ['h-3', '', 'z9'],
+    ]) {
+      others.push(await rival.registerAgent(agent(agentId, group, zone)));
+    }
+    const [ten, capital, three] = others;
+    await rival.heartbeat('h-10', ten.incarnation);
+    const seen = await store.heartbeat('h-2', me.incarnation);
+    assert.deepEqual(seen, [capital, { ...ten, heartbeatCount: 1 }, { ...me, heartbeatCount: 2 }, three]);
+    assert.deepEqual(await rival.listAgents(), seen);
+    await rival.deregisterAgent('H-2', capital.incarnation);
+    const again = await rival.registerAgent(agent('h-3', 'g3'));
+    const left = await store.heartbeat('h-2', me.incarnation);
+    assert.deepEqual(left, [{ ...ten, heartbeatCount: 1 }, { ...me, heartbeatCount: 3 }, again]);
+    // Whoever is gone is told nothing, and changes nothing.
+    await failsWith('agent-not-found', store.heartbeat('h-3', three.incarnation));
+    await failsWith('agent-not-found', store.heartbeat('h-10', me.incarnation));
+    await failsWith('agent-not-found', store.heartbeat('H-2', capital.incarnation));
+    assert.deepEqual(await store.listAgents(), left);
   });
 
   it('lists agents by id, by group and by zone', async () => {

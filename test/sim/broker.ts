@@ -20,6 +20,7 @@ import type {
   LaneReply,
   LaneReport,
   LaneRequest,
+  SeenLease,
   SequencerReply,
 } from '../../workers/messages.ts';
 import { Sequencer, type SequencerSettings } from '../../workers/sequencer.ts';
@@ -262,9 +263,23 @@ export class SimBroker {
 
   // -- Shards ------------------------------------------------------------------------------------------
 
+  /** Reads the leases and takes a shard from the one that it sees, whatever happens in between. */
   take(shard: number): void {
+    void this.#world
+      .storeFor(this.#main)
+      .listLeases()
+      .then(
+        (heads) => this.takeFrom(heads[shard]),
+        (error) => this.host.scheduler.trace('leases-unknown', this.name, String(error)),
+      );
+  }
+
+  /** Takes a shard from a lease that was seen some time ago. */
+  takeFrom(seen: SeenLease): void {
     const { worker } = this;
-    worker?.thread.deliver(() => this.#guard(() => worker.sequencer.take(shard)));
+    const { shard, holder, epoch } = seen;
+    this.host.scheduler.trace('take', this.name, shard, holder, epoch);
+    worker?.thread.deliver(() => this.#guard(() => worker.sequencer.take({ shard, holder, epoch })));
   }
 
   #fromSequencer(reply: SequencerReply): void {

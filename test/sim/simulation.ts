@@ -322,7 +322,8 @@ class Simulation implements BrokerWorld, ClientWorld {
     this.checker.deleting.add(2);
     const name = `deletion by ${worker.incarnation}`;
     this.#awaited.set(name, worker.thread);
-    worker.sequencer.decideOnAll({ kind: 'topic-deleted', topicId: 2 }).then(
+    const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
+    worker.sequencer.decideOn(shards, { kind: 'topic-deleted', topicId: 2 }).then(
       () => {
         this.coverage.topicsDeleted++;
         this.#awaited.delete(name);

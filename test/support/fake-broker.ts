@@ -4,14 +4,18 @@
  * test wants to go wrong it sets in `faults`.
  */
 import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
+import { shardOf } from '../../src/core/ids.ts';
 import { batchBytes, patchBatch, writeBatch } from '../../src/core/record-batch.ts';
 import type {
   Broker,
+  ClusterMember,
+  ClusterView,
   FetchRequest,
   FetchResult,
   PartitionBounds,
   ProduceRequest,
   ProduceResult,
+  ShardHolding,
   TopicCatalogue,
 } from '../../src/route/broker.ts';
 
@@ -63,6 +67,12 @@ export class FakeBroker implements Broker {
     catalogue: null,
     metrics: null,
   };
+  /** What `view` tells; the broker itself is the first. */
+  readonly members: ClusterMember[] = [memberOf({ isSelf: true })];
+  /** Holders of the shards that a test sets; all others are this broker's. */
+  readonly holders = new Map<number, Partial<ShardHolding>>();
+  /** Calls of `view.members`. */
+  membersAsked = 0;
   /** Everything submitted, with the spans copied out. */
   readonly submitted: ProduceRequest[] = [];
   state = { live: true, ready: true, reasons: [] as string[] };
@@ -123,6 +133,29 @@ export class FakeBroker implements Broker {
     for (const run of waiting) run();
     return waiting.length;
   }
+
+  readonly view: ClusterView = {
+    members: () => {
+      this.membersAsked++;
+      return this.members;
+    },
+    shards: async () => {
+      if (this.faults.catalogue) throw this.faults.catalogue;
+      return Array.from({ length: this.cluster.shardCount }, (_, shard) => ({
+        shard,
+        holder: this.info.incarnation,
+        agentId: this.info.agentId,
+        epoch: 1,
+        sinceMs: TIMESTAMP_MS,
+        headSeq: 10 + shard,
+        ...this.holders.get(shard),
+      }));
+    },
+    leaderOf: (topicId, partition) => {
+      const holder = this.holders.get(shardOf(topicId, partition, this.cluster.shardCount))?.holder;
+      return holder === 0 ? null : (holder ?? this.info.incarnation);
+    },
+  };
 
   readonly produce = {
     submit: (request: ProduceRequest, done: (result: ProduceResult) => void): void => {
@@ -287,6 +320,24 @@ export class FakeBroker implements Broker {
     this.#nextProducerId += count;
     return first;
   }
+}
+
+/** An agent as FakeBroker's own, with changes. */
+export function memberOf(changes: Partial<ClusterMember>): ClusterMember {
+  return {
+    agentId: 'agent-a',
+    incarnation: 7,
+    address: 'a.example:8080',
+    zone: 'z1',
+    group: 'default',
+    version: '0.0.0-test',
+    heartbeatAgeMs: 12.5,
+    state: 'live',
+    isSelf: false,
+    registeredAtMs: TIMESTAMP_MS,
+    shardCount: 8,
+    ...changes,
+  };
 }
 
 /** One batch of the records, the first of which gets `baseOffset`. */

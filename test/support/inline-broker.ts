@@ -5,7 +5,7 @@
  */
 import { AgentLoop } from '../../src/agent/agent-loop.ts';
 import { systemClock } from '../../src/core/clock.ts';
-import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
+import { operatingError, type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
 import { readRecords } from '../../src/core/record-batch.ts';
 import { FetchRouter } from '../../src/route/fetch-router.ts';
@@ -86,13 +86,23 @@ export class InlineBroker {
       refreshLeases: async () => {
         await this.#store.listLeases();
       },
-      take: (shards) => {
-        for (const shard of shards) this.#sequencer?.take(shard);
-      },
+      take: (shards) => void this.#take(shards),
       replaced: (error) => this.fatal.push(error.toPlain()),
       info: () => undefined,
       warn: () => undefined,
     });
+  }
+
+  async #take(shards: readonly number[]): Promise<void> {
+    const sequencer = this.#sequencer;
+    try {
+      for (const head of await this.#store.listLeases()) {
+        if (shards.includes(head.shard) && this.#sequencer === sequencer) sequencer?.take(head);
+      }
+    } catch (error) {
+      const failure = operatingError(error).toPlain();
+      for (const shard of shards) this.#agent.lost(shard, failure);
+    }
   }
 
   #makeLane(lane: number): Lane {
@@ -128,6 +138,7 @@ export class InlineBroker {
   #fromSequencer(reply: SequencerReply): void {
     if (reply.type === 'held') this.#agent.held(reply.shard, reply.epoch);
     else if (reply.type === 'lost') this.#agent.lost(reply.shard, reply.error);
+    else if (reply.type === 'released') this.#agent.released(reply.shard);
     else if (reply.type === 'fatal') this.fatal.push(reply.error);
   }
 
@@ -184,7 +195,8 @@ export class InlineBroker {
   /** Appends TopicDeleted to every shard. */
   async appendTopicDeleted(topicId: number): Promise<void> {
     if (!this.#sequencer) throw new StreamHouseError('not-leader', 'there is no batching worker');
-    await this.#sequencer.decideOnAll({ kind: 'topic-deleted', topicId });
+    const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
+    await this.#sequencer.decideOn(shards, { kind: 'topic-deleted', topicId });
   }
 
   /** The batching worker ends where it stands; `start` makes a successor. */

@@ -75,7 +75,7 @@ const ReplicaV2 = Type.Object({ broker: Type.Integer(), leader: Type.Boolean(), 
 
 export const PartitionV2 = Type.Object({
   partition,
-  leader: Type.Integer(),
+  leader: Type.Integer({ description: 'A broker id; -1 while none is known.' }),
   replicas: Type.Array(ReplicaV2),
 });
 
@@ -165,11 +165,36 @@ export const BrokerV3 = Type.Object({
   broker_id: Type.Integer(),
   host: orNull(Type.String()),
   port: orNull(Type.Integer()),
-  rack: orNull(Type.String()),
-  agent_id: Type.String(),
+  rack: orNull(Type.String({ description: 'Its zone.' })),
+  agent_id: Type.String({ description: 'Stays the same when the broker is started again.' }),
+  group: Type.String(),
   version: Type.String(),
+  state: Type.Union([Type.Literal('live'), Type.Literal('leaving'), Type.Literal('dead')], {
+    description: 'As the broker that answers sees it.',
+  }),
+  heartbeat_age_ms: Type.Integer({ minimum: 0, description: 'Since its heartbeat was last seen to move.' }),
+  registered_at: orNull(Type.String({ format: 'date-time' })),
+  shards: Type.Integer({ minimum: 0, description: 'How many it holds.' }),
 });
 export const BrokerListV3 = list('KafkaBrokerList', BrokerV3);
+
+export const BrokerListQuery = closed({
+  zone: Type.Optional(Type.String({ minLength: 1, description: 'Only brokers of this zone.' })),
+});
+
+export const ShardV3 = Type.Object({
+  kind: Type.Literal('StreamhouseShard'),
+  cluster_id: Type.String(),
+  shard: Type.Integer({ minimum: 0 }),
+  broker_id: orNull(Type.Integer({ description: 'null: nobody holds it.' })),
+  agent_id: orNull(Type.String({ description: 'null: the holder is registered no more.' })),
+  epoch: Type.Integer({ minimum: 0, description: 'One more with every change of the holder.' }),
+  since: orNull(
+    Type.String({ format: 'date-time', description: "By the holder's clock; null: it could not be asked." }),
+  ),
+  head_seq: Type.Integer({ minimum: 0, description: "Number of the newest entry of the shard's log." }),
+});
+export const ShardListV3 = list('StreamhouseShardList', ShardV3);
 
 export const TopicV3 = Type.Object({
   kind: Type.Literal('KafkaTopic'),
@@ -220,7 +245,7 @@ export const PartitionV3 = Type.Object({
   cluster_id: Type.String(),
   topic_name: Type.String(),
   partition_id: partition,
-  leader: Link,
+  leader: orNull(Link),
 });
 export const PartitionListV3 = list('KafkaPartitionList', PartitionV3);
 

@@ -1,16 +1,11 @@
 /**
- * The REST Proxy v3 routes: clusters, brokers, topics and their configs, and the ids of idempotent producers
- * (ours). Links in answers are paths, not whole URLs: the door does not know under which name it is reached.
- * Main thread.
+ * The REST Proxy v3 routes: clusters, topics and their configs, and the ids of idempotent producers (ours); with
+ * broker-routes' all of v3. Main thread.
  */
-
-import type { TSchema } from 'typebox';
 import { StreamHouseError } from '../../core/errors.ts';
 import { PLAIN_JSON } from '../../protocol/http/media-type.ts';
 import {
   AlterConfigsBody,
-  BrokerListV3,
-  BrokerV3,
   ClusterListV3,
   ClusterV3,
   ConfigListV3,
@@ -26,42 +21,22 @@ import {
   TopicV3,
 } from '../../protocol/http/schemas.ts';
 import type { Broker, ProduceRequest } from '../../route/broker.ts';
+import { brokerPath, brokerRoutes } from './broker-routes.ts';
 import type { DoorContext } from './door-context.ts';
 import { type AnswerDoc, defineRoute, type Reply, type Route } from './route.ts';
+import { checkCluster, clusterPath, documented, json, listOf } from './v3-answers.ts';
 
 type Topic = ProduceRequest['topic'];
 
 /** Topics per call of the catalogue. */
 const PAGE = 1000;
 
-function json(value: unknown, status = 200): Reply {
-  return { status, contentType: PLAIN_JSON, body: JSON.stringify(value) };
-}
-
 const NOTHING: Reply = { status: 204, contentType: PLAIN_JSON, body: null };
-
-function documented(description: string, schema: TSchema, status = 200): AnswerDoc {
-  return { status, description, schema, contentTypes: [PLAIN_JSON] };
-}
 
 const documentedNothing: AnswerDoc = { status: 204, description: 'Done.', schema: null, contentTypes: [] };
 
-function clusterPath(broker: Broker): string {
-  return `/v3/clusters/${encodeURIComponent(broker.cluster.clusterId)}`;
-}
-
 function topicPath(broker: Broker, topic: string): string {
   return `${clusterPath(broker)}/topics/${encodeURIComponent(topic)}`;
-}
-
-/** There is one cluster; another id is a client of another one. */
-function checkCluster(broker: Broker, id: string): void {
-  if (id === broker.cluster.clusterId) return;
-  throw new StreamHouseError('route-not-found', `cluster ${JSON.stringify(id)} is not served here`);
-}
-
-function listOf(kind: string, self: string, data: unknown[], next: string | null = null): Reply {
-  return json({ kind, metadata: { self, next }, data });
 }
 
 function clusterV3(broker: Broker) {
@@ -72,21 +47,6 @@ function clusterV3(broker: Broker) {
     cluster_id: broker.cluster.clusterId,
     brokers: { related: `${self}/brokers` },
     topics: { related: `${self}/topics` },
-  };
-}
-
-function brokerV3({ broker, address }: DoorContext) {
-  const { info } = broker;
-  return {
-    kind: 'KafkaBroker',
-    metadata: { self: `${clusterPath(broker)}/brokers/${info.incarnation}` },
-    cluster_id: broker.cluster.clusterId,
-    broker_id: info.incarnation,
-    host: address?.host ?? null,
-    port: address?.port ?? null,
-    rack: info.zone === '' ? null : info.zone,
-    agent_id: info.agentId,
-    version: info.version,
   };
 }
 
@@ -106,13 +66,14 @@ function topicV3(broker: Broker, topic: Topic) {
 }
 
 function partitionV3(broker: Broker, topic: Topic, partition: number) {
+  const leader = broker.view.leaderOf(topic.topicId, partition);
   return {
     kind: 'KafkaPartition',
     metadata: { self: `${topicPath(broker, topic.name)}/partitions/${partition}` },
     cluster_id: broker.cluster.clusterId,
     topic_name: topic.name,
     partition_id: partition,
-    leader: { related: `${clusterPath(broker)}/brokers/${broker.info.incarnation}` },
+    leader: leader === null ? null : { related: brokerPath(broker, leader) },
   };
 }
 
@@ -172,32 +133,6 @@ function clusterRoutesOnly(): Route[] {
       handle({ broker }, { params }) {
         checkCluster(broker, params.cluster);
         return json(clusterV3(broker));
-      },
-    }),
-    defineRoute({
-      method: 'GET',
-      path: '/v3/clusters/{cluster}/brokers',
-      tag,
-      summary: 'This broker, as a list of one.',
-      answer: documented('The brokers.', BrokerListV3),
-      handle(context, { params }) {
-        checkCluster(context.broker, params.cluster);
-        const self = `${clusterPath(context.broker)}/brokers`;
-        return listOf('KafkaBrokerList', self, [brokerV3(context)]);
-      },
-    }),
-    defineRoute({
-      method: 'GET',
-      path: '/v3/clusters/{cluster}/brokers/{broker}',
-      tag,
-      summary: 'One broker.',
-      answer: documented('The broker.', BrokerV3),
-      handle(context, { params }) {
-        checkCluster(context.broker, params.cluster);
-        if (params.broker !== context.broker.info.incarnation) {
-          throw new StreamHouseError('route-not-found', `there is no broker ${params.broker}`);
-        }
-        return json(brokerV3(context));
       },
     }),
     defineRoute({
@@ -394,5 +329,5 @@ function configRoutes(): Route[] {
 
 /** All v3 routes. */
 export function clusterRoutes(): Route[] {
-  return [...clusterRoutesOnly(), ...topicAdminRoutes(), ...configRoutes()];
+  return [...clusterRoutesOnly(), ...brokerRoutes(), ...topicAdminRoutes(), ...configRoutes()];
 }

@@ -26,6 +26,7 @@ import { PARTITION_ROUTE, ProduceEndpoint, refuseBody, startBody, TOPIC_ROUTE } 
 import { Responder } from './responder.ts';
 import { METHODS, partitionNumber, type Reply, type Route } from './route.ts';
 import { topicRoutes } from './topic-routes.ts';
+import { ZONE_BROKER_HEADER, ZONE_HEADER, ZonePointer } from './zone-pointer.ts';
 
 const CONNECTION = Symbol('door connection');
 
@@ -67,6 +68,7 @@ class NodeHttpDoor implements HttpDoor {
   readonly #context: DoorContext;
   readonly #responder: Responder;
   readonly #produce: ProduceEndpoint;
+  readonly #zones: ZonePointer;
   readonly #router = findMyWay({ maxParamLength: 2048 });
   readonly #server: Server<typeof DoorRequest, typeof ServerResponse>;
   readonly #sockets = new Set<DoorSocket>();
@@ -93,6 +95,7 @@ class NodeHttpDoor implements HttpDoor {
       address: null,
     };
     this.#produce = new ProduceEndpoint(this.#context);
+    this.#zones = new ZonePointer(broker, clock);
     this.#fillRouter();
     this.#server = createServer<typeof DoorRequest, typeof ServerResponse>({
       IncomingMessage: DoorRequest,
@@ -155,6 +158,8 @@ class NodeHttpDoor implements HttpDoor {
       this.#refuseFlood(request, response);
       return;
     }
+    const zone = request.headers[ZONE_HEADER];
+    if (zone !== undefined) this.#pointToZone(String(zone), response);
     const url = request.url ?? '';
     try {
       if (request.method === 'POST' && this.#produce.takeIfHot(request, response, url)) return;
@@ -164,6 +169,12 @@ class NodeHttpDoor implements HttpDoor {
         this.#responder.refuseUnread(request, response, error.toPlain());
       } else this.#responder.failure(request, response, error);
     }
+  }
+
+  /** The header goes out with whatever answer the request gets. */
+  #pointToZone(zone: string, response: ServerResponse): void {
+    const url = this.#zones.brokerIn(zone);
+    if (url !== null) response.setHeader(ZONE_BROKER_HEADER, url);
   }
 
   #refuseFlood(request: DoorRequest, response: ServerResponse): void {

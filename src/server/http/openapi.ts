@@ -6,6 +6,7 @@ import { BINARY_V2, JSON_V2, KAFKA_V2, PLAIN_JSON } from '../../protocol/http/me
 import { ErrorBody, ProduceAnswer, ProduceBodyBinary, ProduceBodyJson } from '../../protocol/http/schemas.ts';
 import { PARTITION_ROUTE, TOPIC_ROUTE } from './produce-endpoint.ts';
 import { PATH_PARAMS, type Route } from './route.ts';
+import { ZONE_BROKER_HEADER } from './zone-pointer.ts';
 
 type Json = Record<string, unknown>;
 
@@ -30,6 +31,23 @@ function queryParameters(route: Route): Json[] {
   return Object.entries(properties).map(([name, schema]) => ({ name, in: 'query', required: false, schema }));
 }
 
+/** What any request may bear. */
+const zoneHeader: Json = {
+  name: 'Streamhouse-Zone',
+  in: 'header',
+  required: false,
+  description: "The client's zone: an answer from another zone names a live broker there.",
+  schema: { type: 'string' },
+};
+
+/** What any answer may bear. */
+const answerHeaders: Json = {
+  [ZONE_BROKER_HEADER]: {
+    description: 'http://HOST:PORT of a live broker in the zone that the request named.',
+    schema: { type: 'string' },
+  },
+};
+
 function operationId(method: string, path: string): string {
   const words = path
     .split(/[^A-Za-z0-9]+/)
@@ -43,6 +61,7 @@ function operation(route: Route): Json {
   const answers: Json = {
     [answer.status]: {
       description: answer.description,
+      headers: answerHeaders,
       ...(answer.schema ? { content: contentOf(answer.contentTypes, answer.schema) } : {}),
     },
     default: errorAnswer,
@@ -51,7 +70,7 @@ function operation(route: Route): Json {
     operationId: operationId(route.method, route.path),
     tags: [route.tag],
     summary: route.summary,
-    parameters: [...pathParameters(route.path), ...queryParameters(route)],
+    parameters: [...pathParameters(route.path), ...queryParameters(route), zoneHeader],
     ...(route.bodySchema
       ? { requestBody: { required: true, content: contentOf([PLAIN_JSON], route.bodySchema) } }
       : {}),
@@ -80,7 +99,7 @@ function produceOperation(path: string): Json {
     operationId: operationId('POST', path),
     tags: ['Records'],
     summary: ofPartition ? 'Appends records to one partition.' : 'Appends records to a topic.',
-    parameters: [...pathParameters(path), ...(ofPartition ? producerHeaders() : [])],
+    parameters: [...pathParameters(path), ...(ofPartition ? producerHeaders() : []), zoneHeader],
     requestBody: {
       required: true,
       content: {
@@ -91,6 +110,7 @@ function produceOperation(path: string): Json {
     responses: {
       200: {
         description: 'One entry per record, in order; those with error_code were not committed.',
+        headers: answerHeaders,
         content: contentOf([KAFKA_V2], ProduceAnswer),
       },
       default: errorAnswer,

@@ -16,10 +16,12 @@ import {
   TopicNames,
   TopicV2,
 } from '../../protocol/http/schemas.ts';
-import type { FetchResult } from '../../route/broker.ts';
+import type { Broker, FetchResult, ProduceRequest } from '../../route/broker.ts';
 import type { DoorContext } from './door-context.ts';
 import type { DoorRequest } from './door-request.ts';
 import { defineRoute, type Reply, type Route } from './route.ts';
+
+type Topic = ProduceRequest['topic'];
 
 /** Topics per call of the catalogue. */
 const PAGE = 1000;
@@ -43,15 +45,22 @@ async function listTopicNames(context: DoorContext): Promise<string[]> {
   }
 }
 
+/** In place of a broker id where no leader is known, as in Kafka. */
+const NO_LEADER = -1;
+
 /**
- * One partition in v2's shape: the only copy a broker knows of is its own; the object store keeps the rest.
+ * One partition in v2's shape: the only copy that counts is the leader's; the object store keeps the rest.
  */
-function partitionV2(partition: number, broker: number) {
-  return { partition, leader: broker, replicas: [{ broker, leader: true, in_sync: true }] };
+function partitionV2(broker: Broker, { topicId }: Topic, partition: number) {
+  const leader = broker.view.leaderOf(topicId, partition);
+  if (leader === null) return { partition, leader: NO_LEADER, replicas: [] };
+  return { partition, leader, replicas: [{ broker: leader, leader: true, in_sync: true }] };
 }
 
-function partitionsV2(count: number, broker: number) {
-  return Array.from({ length: count }, (_, partition) => partitionV2(partition, broker));
+function partitionsV2(broker: Broker, topic: Topic) {
+  return Array.from({ length: topic.partitionCount }, (_, partition) =>
+    partitionV2(broker, topic, partition),
+  );
 }
 
 /** Fetches with a signal that follows the client and the door, so that neither waits for a long poll. */
@@ -134,7 +143,7 @@ export function topicRoutes(): Route[] {
       answer: { ...kafkaAnswer, description: 'The topic.', schema: TopicV2 },
       async handle({ broker }, { params }) {
         const topic = await broker.topics.get(params.topic);
-        const partitions = partitionsV2(topic.partitionCount, broker.info.incarnation);
+        const partitions = partitionsV2(broker, topic);
         return kafkaJson({ name: topic.name, configs: topic.configs, partitions });
       },
     }),
@@ -146,7 +155,7 @@ export function topicRoutes(): Route[] {
       answer: { ...kafkaAnswer, description: 'The partitions.', schema: Type.Array(PartitionV2) },
       async handle({ broker }, { params }) {
         const topic = await broker.topics.get(params.topic);
-        return kafkaJson(partitionsV2(topic.partitionCount, broker.info.incarnation));
+        return kafkaJson(partitionsV2(broker, topic));
       },
     }),
     defineRoute({
@@ -156,8 +165,8 @@ export function topicRoutes(): Route[] {
       summary: 'One partition.',
       answer: { ...kafkaAnswer, description: 'The partition.', schema: PartitionV2 },
       async handle({ broker }, { params }) {
-        await broker.topics.getWithPartition(params.topic, params.partition);
-        return kafkaJson(partitionV2(params.partition, broker.info.incarnation));
+        const topic = await broker.topics.getWithPartition(params.topic, params.partition);
+        return kafkaJson(partitionV2(broker, topic, params.partition));
       },
     }),
     defineRoute({

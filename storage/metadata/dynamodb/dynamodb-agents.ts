@@ -11,7 +11,6 @@ import type { DynamodbHeads } from './dynamodb-heads.ts';
 import { AGENTS, agentItem, agentKey, agentOf, isKeyText } from './dynamodb-items.ts';
 import { allWritten } from './dynamodb-outcomes.ts';
 import type { DynamodbRequests } from './dynamodb-requests.ts';
-import { type Item, ItemReader } from './dynamodb-values.ts';
 
 const SAME_LEASE = '#holder = :seenHolder AND #epoch = :seenEpoch';
 
@@ -53,19 +52,37 @@ export class DynamodbAgents {
     return row;
   }
 
-  /** Sent again when a reply is lost: a beat that counts twice is still a beat. */
-  async heartbeat(agentId: string, incarnation: number): Promise<number> {
-    let item: Item | null = null;
-    if (isKeyText(agentId)) {
-      const change = {
-        set: 'ADD #beats :one',
-        condition: '#incarnation = :incarnation',
-        values: { one: 1, incarnation },
-      };
-      item = await this.#requests.update(agentKey(agentId), change, 'idempotent', { returnsItem: true });
+  /**
+   * Two requests: the beat, sent again when a reply is lost (one that counts twice is still a beat), and then a strongly
+   * consistent listing, which sees at least what was there at the beat. Who is replaced in between is told so.
+   */
+  async heartbeat(agentId: string, incarnation: number): Promise<Agent[]> {
+    if (await this.#beat(agentId, incarnation)) {
+      const agents = await this.#listAfterBeat();
+      if (agents.some((agent) => agent.incarnation === incarnation && agent.agentId === agentId))
+        return agents;
     }
-    if (item !== null) return new ItemReader(item).number('beats');
     throw new StreamHouseError('agent-not-found', `agent '${agentId}' is not registered as ${incarnation}`);
+  }
+
+  async #beat(agentId: string, incarnation: number): Promise<boolean> {
+    if (!isKeyText(agentId)) return false;
+    const change = {
+      set: 'ADD #beats :one',
+      condition: '#incarnation = :incarnation',
+      values: { one: 1, incarnation },
+    };
+    return (await this.#requests.update(agentKey(agentId), change, 'idempotent')) !== null;
+  }
+
+  /** 'store-unknown' when it fails: the beat has counted. */
+  async #listAfterBeat(): Promise<Agent[]> {
+    try {
+      return await this.list();
+    } catch (error) {
+      if (!(error instanceof StreamHouseError) || error.kind !== 'unavailable') throw error;
+      throw new StreamHouseError('store-unknown', `done in part: ${error.message}`, error.detail, error);
+    }
   }
 
   async get(agentId: string): Promise<Agent | null> {

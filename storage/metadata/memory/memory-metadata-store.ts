@@ -399,12 +399,13 @@ export class MemoryMetadataStore implements MetadataStore {
     return { ...row };
   }
 
-  async heartbeat(agentId: string, incarnation: number): Promise<number> {
+  async heartbeat(agentId: string, incarnation: number): Promise<Agent[]> {
     const agent = this.#open().agents.get(agentId);
     if (agent?.incarnation !== incarnation) {
       throw new StreamHouseError('agent-not-found', `agent '${agentId}' is not registered as ${incarnation}`);
     }
-    return ++agent.heartbeatCount;
+    agent.heartbeatCount++;
+    return this.listAgents();
   }
 
   async getAgent(agentId: string): Promise<Agent | null> {

@@ -257,9 +257,9 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
 
   // -- Agents and leases ---------------------------------------------------------------------------------
 
-  async heartbeat(agentId: string, incarnation: number): Promise<number> {
-    const [row] = await this.write(this.sql.heartbeat, [agentId, incarnation]);
-    if (row) return row.count as number;
+  async heartbeat(agentId: string, incarnation: number): Promise<Agent[]> {
+    const rows = await this.write(this.sql.heartbeat, [agentId, incarnation]);
+    if (rows.length > 0) return rows.map(agentOf);
     throw new StreamHouseError('agent-not-found', `agent '${agentId}' is not registered as ${incarnation}`);
   }
 

@@ -87,9 +87,19 @@ function headTexts(s: string) {
 
 function agentTexts(s: string) {
   return {
+    /**
+     * Its own row as raised and all others as they were when the statement began; no row when there is none to raise.
+     * Under SERIALIZABLE two at once may collide, since each reads the row that the other writes.
+     */
     heartbeat: `
-      UPDATE ${s}.agents SET heartbeat_count = heartbeat_count + 1 WHERE agent_id = $1 AND incarnation = $2
-      RETURNING heartbeat_count AS count`,
+      WITH raised AS (
+        UPDATE ${s}.agents SET heartbeat_count = heartbeat_count + 1 WHERE agent_id = $1 AND incarnation = $2
+        RETURNING *
+      )
+      SELECT ${AGENT_COLUMNS} FROM raised
+      UNION ALL
+      SELECT ${AGENT_COLUMNS} FROM ${s}.agents WHERE agent_id <> $1 AND EXISTS (SELECT 1 FROM raised)
+      ORDER BY "agentId"`,
     getAgent: `SELECT ${AGENT_COLUMNS} FROM ${s}.agents WHERE agent_id = $1`,
     /** A null filter lets all pass. */
     listAgents: `

@@ -448,11 +448,16 @@ export class SqliteMetadataStore implements MetadataStore {
     });
   }
 
-  async heartbeat(agentId: string, incarnation: number): Promise<number> {
+  /** RETURNING tells of changed rows only: the others are read in the same transaction. */
+  async heartbeat(agentId: string, incarnation: number): Promise<Agent[]> {
     return this.#write(() => {
-      const count = this.#run.heartbeat.get(agentId, incarnation);
-      if (count !== undefined) return count;
-      throw new StreamHouseError('agent-not-found', `agent '${agentId}' is not registered as ${incarnation}`);
+      if (this.#run.heartbeat.run(agentId, incarnation).changes === 0) {
+        throw new StreamHouseError(
+          'agent-not-found',
+          `agent '${agentId}' is not registered as ${incarnation}`,
+        );
+      }
+      return this.#run.listAgents.all({ group: null, zone: null });
     });
   }
 

@@ -204,12 +204,9 @@ function prepareAgents(db: Database.Database) {
          heartbeat_count, registered_at_ms)
          VALUES (@agentId, @incarnation, @address, @zone, @group, @version, @heartbeatCount, @registeredAtMs)`,
     ),
-    heartbeat: db
-      .prepare<[string, number], number>(
-        `UPDATE agents SET heartbeat_count = heartbeat_count + 1 WHERE agent_id = ? AND incarnation = ?
-           RETURNING heartbeat_count`,
-      )
-      .pluck(),
+    heartbeat: db.prepare<[string, number]>(
+      'UPDATE agents SET heartbeat_count = heartbeat_count + 1 WHERE agent_id = ? AND incarnation = ?',
+    ),
     getAgent: db.prepare<[string], Agent>(`SELECT ${AGENT_COLUMNS} FROM agents WHERE agent_id = ?`),
     /** A null filter lets all pass. */
     listAgents: db.prepare<{ group: string | null; zone: string | null }, Agent>(

@@ -349,10 +349,11 @@ describe('a copied cluster', () => {
       onUnknown: () => undefined,
       incarnation: 1,
       shardCount: SHARDS,
+      epochsHad: new Map(),
       nextCommitNumber: () => 1,
       wasAbandoned: () => false,
     });
-    await fails('cluster-mismatch', /copied to another/, holder.take(0));
+    await fails('cluster-mismatch', /copied to another/, holder.take(await source.readHead(4), 0));
     assert.equal(holder.phase, 'lost');
     assert.equal((await source.readHead(4)).headSeq, 10);
   });

@@ -11,7 +11,7 @@ import { allocateCounters, ThreadCounters } from '../../../workers/shared-counte
 
 /** What a checkpointer asks of a holder. */
 function fakeHolder(shard: number, tailBytes: number, checkpoint: () => Promise<{ bytes: number }>) {
-  const holder = { shard, phase: 'serving', tailBytes, checkpointing: false, checkpoint };
+  const holder = { shard, phase: 'serving', tailBytes, checkpointing: null, checkpoint };
   return Object.assign(holder, { checkpointedAtMs: systemClock.monotonicMs() }) as unknown as ShardHolder;
 }
 

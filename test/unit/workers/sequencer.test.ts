@@ -13,7 +13,7 @@ import { MemoryObjectStore } from '../../../storage/objects/memory-object-store.
 import type { ObjectStore } from '../../../storage/objects/object-store.ts';
 import { readAnswers } from '../../../workers/append-codec.ts';
 import { buildAppends } from '../../../workers/lane-produce.ts';
-import type { LaneOrder, SequencerReply } from '../../../workers/messages.ts';
+import type { LaneOrder, SeenLease, SequencerReply } from '../../../workers/messages.ts';
 import { Sequencer } from '../../../workers/sequencer.ts';
 import { allocateCounters, ThreadCounters } from '../../../workers/shared-counters.ts';
 import { packProduce } from '../../sim/payloads.ts';
@@ -95,6 +95,12 @@ function start(state: MemoryMetadataState, incarnation: number, options: StartOp
   return { sequencer, store, reports, orders, answers, append, of, post };
 }
 
+/** A shard's lease as it is now. */
+function seen(state: MemoryMetadataState, shard: number): SeenLease {
+  const { holder, epoch } = state.shards[shard].head;
+  return { shard, holder, epoch };
+}
+
 async function until(holds: () => boolean): Promise<void> {
   const endMs = performance.now() + 5000;
   while (!holds()) {
@@ -105,7 +111,7 @@ async function until(holds: () => boolean): Promise<void> {
 
 async function holding(state: MemoryMetadataState, incarnation: number, options: StartOptions = {}) {
   const running = start(state, incarnation, options);
-  for (let shard = 0; shard < SHARDS; shard++) running.sequencer.take(shard);
+  for (let shard = 0; shard < SHARDS; shard++) running.sequencer.take(seen(state, shard));
   await until(() => running.of('held', 0) > 0 && running.of('held', 1) > 0);
   return running;
 }
@@ -115,7 +121,7 @@ describe('sequencer', () => {
     const { sequencer, store } = await holding(await cluster(), 1);
     const { promise: before, resolve: release } = Promise.withResolvers<void>();
     store.inject({ on: 'appendEntries', effect: { kind: 'delay', before }, times: 1 });
-    const deleted = sequencer.decideOnAll({ kind: 'topic-deleted', topicId: 1 });
+    const deleted = sequencer.decideOn([0, 1], { kind: 'topic-deleted', topicId: 1 });
     const drained = sequencer.drain();
     setTimeout(release, 5);
     await Promise.all([deleted, drained]);
@@ -125,9 +131,9 @@ describe('sequencer', () => {
   it('decides on all shards or on none, and leaves no rejection behind', async () => {
     const state = await cluster();
     const { sequencer, of } = start(state, 1);
-    sequencer.take(0);
+    sequencer.take(seen(state, 0));
     await until(() => of('held', 0) > 0);
-    await assert.rejects(sequencer.decideOnAll({ kind: 'topic-deleted', topicId: 1 }), {
+    await assert.rejects(sequencer.decideOn([0, 1], { kind: 'topic-deleted', topicId: 1 }), {
       code: 'not-leader',
     });
     assert.equal(sequencer.holder(0)?.idle, true);
@@ -138,12 +144,12 @@ describe('sequencer', () => {
   it('answers a take of a shard it serves: held still, or lost to somebody else meanwhile', async () => {
     const state = await cluster();
     const first = await holding(state, 1);
-    first.sequencer.take(0);
+    first.sequencer.take(seen(state, 0));
     await until(() => first.of('held', 0) === 2);
     const second = start(state, 2);
-    second.sequencer.take(0);
+    second.sequencer.take(seen(state, 0));
     await until(() => second.of('held', 0) === 1);
-    first.sequencer.take(0);
+    first.sequencer.take(seen(state, 0));
     await until(() => first.of('lost', 0) === 1);
     assert.equal(first.sequencer.holder(0), undefined);
     assert.equal(first.orders.at(-1)?.type, 'close-shard');
@@ -212,8 +218,8 @@ describe('sequencer', () => {
     assert.deepEqual([...knownSeq].sort(), [1, 2]);
     const restored = await cluster();
     const second = start(restored, 2, { knownSeq });
-    second.sequencer.take(0);
-    second.sequencer.take(1);
+    second.sequencer.take(seen(restored, 0));
+    second.sequencer.take(seen(restored, 1));
     await until(() => second.reports.some(({ type }) => type === 'fatal'));
     assert.equal(second.of('held', 0) + second.of('held', 1), 0);
   });

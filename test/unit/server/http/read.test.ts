@@ -125,19 +125,12 @@ test('a long poll waits, wakes, ends with its client and with the door', async (
   assert.equal((await last).text, '[]');
 });
 
-test('clusters and brokers', async (t) => {
+test('clusters', async (t) => {
   const under = await startDoor(t);
   const clusters = (await call(under, 'GET', '/v3/clusters')).json;
   assert.equal(clusters.kind, 'KafkaClusterList');
   assert.equal(clusters.data[0].cluster_id, 'fake-cluster');
   assert.equal((await call(under, 'GET', V3)).json.topics.related, `${V3}/topics`);
-  const [broker] = (await call(under, 'GET', `${V3}/brokers`)).json.data;
-  assert.deepEqual(
-    [broker.broker_id, broker.port, broker.rack, broker.agent_id],
-    [7, under.port, 'z1', 'agent-a'],
-  );
-  assert.equal((await call(under, 'GET', `${V3}/brokers/7`)).json.host, '127.0.0.1');
-  assert.equal((await call(under, 'GET', `${V3}/brokers/8`)).status, 404);
   assert.equal((await call(under, 'GET', '/v3/clusters/other/topics')).status, 404);
 });
 

@@ -331,6 +331,67 @@ describe('cached agents', () => {
     assert.equal(calls('listAgents'), 2);
   });
 
+  it('are young again with each heartbeat, which costs no list', async () => {
+    const { incarnation } = await cached.registerAgent(AGENT);
+    await cached.heartbeat('a', incarnation);
+    const { incarnation: second } = await other.registerAgent({ ...AGENT, agentId: 'b', address: 'h:2' });
+    for (let i = 0; i < 20; i++) {
+      clock.nowMs += 5000;
+      const agents = await cached.heartbeat('a', incarnation);
+      // What the caller does with its answer is its own business.
+      Object.assign(agents[1], { address: 'spoilt' });
+    }
+    assert.equal(cached.peekAgentOf(second)?.address, 'h:2');
+    assert.equal('heartbeatCount' in cached.peekAgentOf(second)!, false);
+    await other.deregisterAgent('b', second);
+    await cached.heartbeat('a', incarnation);
+    assert.equal(cached.peekAgentOf(second), undefined);
+    clock.nowMs += 59_999;
+    assert.ok(cached.peekAgentOf(incarnation));
+    clock.nowMs += 1;
+    assert.equal(cached.peekAgentOf(incarnation), undefined);
+    assert.equal(calls('listAgents'), 0);
+  });
+
+  it('a slow heartbeat neither hides nor brings back what was learned after it began', async () => {
+    const { incarnation } = await cached.registerAgent(AGENT);
+    const { incarnation: second } = await other.registerAgent({ ...AGENT, agentId: 'b', address: 'h:2' });
+    const go = [holdReply('heartbeat'), holdReply('heartbeat')];
+    const first = cached.heartbeat('a', incarnation);
+    await turn();
+    await other.deregisterAgent('b', second);
+    const { incarnation: third } = await other.registerAgent({ ...AGENT, agentId: 'c' });
+    // A list that began later than the heartbeat, and ends before it.
+    assert.equal(await cached.getAgentOf(second), null);
+    go[0]();
+    await first;
+    assert.equal(cached.peekAgentOf(second), undefined);
+    assert.ok(cached.peekAgentOf(third));
+    assert.equal(counts['agent stale'], 1);
+    // Registered anew here while a heartbeat is under way.
+    const late = cached.heartbeat('a', incarnation);
+    await turn();
+    const again = await cached.registerAgent({ ...AGENT, address: 'h:3' });
+    go[1]();
+    await late;
+    assert.equal(cached.peekAgentOf(again.incarnation)?.address, 'h:3');
+    assert.equal(cached.peekAgentOf(incarnation), undefined);
+    assert.equal(counts['agent stale'], 2);
+  });
+
+  it('a slow list does not replace what a heartbeat told that began after it', async () => {
+    const { incarnation } = await cached.registerAgent(AGENT);
+    const go = holdReply('listAgents');
+    const slowRead = cached.getAgentOf(99);
+    await turn();
+    const { incarnation: second } = await other.registerAgent({ ...AGENT, agentId: 'b' });
+    await cached.heartbeat('a', incarnation);
+    go();
+    assert.equal(await slowRead, null);
+    assert.ok(cached.peekAgentOf(second));
+    assert.equal(counts['agent stale'], 1);
+  });
+
   it('takes no list for its no that began before the look-up', async () => {
     const go = holdReply('listAgents');
     const older = cached.getAgentOf(1);

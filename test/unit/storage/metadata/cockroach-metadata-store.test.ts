@@ -150,7 +150,8 @@ describe('rows with a home region', () => {
     await europe.registerAgent(agent);
     const { incarnation } = await west.registerAgent(agent);
     assert.deepEqual(await regionsOf('agents', "agent_id = 'a'"), ['us-west1']);
-    assert.equal(await east.heartbeat('a', incarnation), 1);
+    const [beaten] = await east.heartbeat('a', incarnation);
+    assert.deepEqual([beaten.incarnation, beaten.heartbeatCount], [incarnation, 1]);
 
     const copied = { ...entry(4, 1, 3), commitId: 'copied' };
     const head = { ...(await east.readHead(4)), headSeq: 1, headCommitId: 'copied', epoch: 3 };
