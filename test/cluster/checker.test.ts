@@ -31,7 +31,7 @@ class Story {
 
   send(
     texts: readonly string[],
-    more: { x?: boolean; q?: number; prod?: string; topic?: string } = {},
+    more: { x?: boolean; q?: number; prod?: string; topic?: string; pipe?: string } = {},
   ): number {
     const { topic = TOPIC, prod = 'p', ...rest } = more;
     const r = ++this.#requests;
@@ -212,6 +212,14 @@ const BAD: Record<string, { story: () => Story; finds: FindingKind[] }> = {
       const story = new Story();
       const first = story.send(['a'], { x: true, q: 0 });
       const second = story.send(['b'], { x: true, q: 1 });
+      return story.done(first, 1).done(second, 0).final(['b', 'a']);
+    },
+    finds: ['order'],
+  },
+  'two requests that went over one connection, out of order': {
+    story: () => {
+      const story = new Story();
+      const [first, second] = [story.send(['a'], { pipe: 'c' }), story.send(['b'], { pipe: 'c' })];
       return story.done(first, 1).done(second, 0).final(['b', 'a']);
     },
     finds: ['order'],

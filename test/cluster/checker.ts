@@ -9,7 +9,7 @@
  *   phantom            there, but nobody sent it, or to another place, or with another key
  *   refused-but-there  there, although every answer said that nothing happened
  *   order              before a record that was known to be there before this one was sent; or against a producer's
- *                      numbers; or against the order within its request
+ *                      numbers; or against the order within its request, or of the requests on a connection
  *   out-of-range       a reader was told so at an offset no further than the next one after all that was known
  *   stale-read         nothing was there at an offset that was known before the read began
  *   stale-end          a partition's end at or below what was known before, or a beginning other than 0
@@ -86,7 +86,8 @@ interface Sent {
   isIdempotent: boolean;
   topic: string;
   partition: number;
-  /** Its sequence number, if its producer is idempotent. */
+  /** Records of one order, in a partition, are there by their numbers: an idempotent producer's, a connection's. */
+  order: string | null;
   number: number;
   /** When requests with it were sent that did not certainly fail, by request. */
   readonly sentAt: Map<number, number>;
@@ -100,6 +101,7 @@ interface Request {
 }
 
 const FINDINGS_MAX = 500;
+const REQUEST_RECORDS_MAX = 1000;
 /** More than any run sends; an offset beyond it is no offset. */
 const OFFSET_MAX = 100_000_000;
 
@@ -155,7 +157,7 @@ export class HistoryChecker {
   // -- As it happens -----------------------------------------------------------------------------------
 
   #send(event: SendEvent): void {
-    const { at, r, prod, x = false, q = 0, topic } = event;
+    const { at, r, prod, x = false, q = 0, pipe, topic } = event;
     this.#open.set(r, { at, event });
     for (const [index, [partition, text]] of event.recs.entries()) {
       let sent = this.#sent.get(text);
@@ -165,7 +167,8 @@ export class HistoryChecker {
           isIdempotent: x,
           topic,
           partition,
-          number: q + index,
+          order: x ? prod : (pipe ?? null),
+          number: x ? q + index : r * REQUEST_RECORDS_MAX + index,
           sentAt: new Map(),
           firstSentAt: at,
           ackOffset: null,
@@ -327,7 +330,7 @@ export class HistoryChecker {
     }
   }
 
-  /** By real time over all producers, and by the numbers of each idempotent one. */
+  /** By real time over all producers, by the numbers of each idempotent one, and by the order on a connection. */
   #checkOrder(partition: PartitionHistory): void {
     const { slots, topic } = partition;
     /** The earliest time at which any record further on was known. */
@@ -348,12 +351,12 @@ export class HistoryChecker {
         known = slot.knownAt;
         knownOffset = offset;
       }
-      if (!sent.isIdempotent) continue;
-      const next = lowest.get(sent.prod) ?? Number.POSITIVE_INFINITY;
+      if (sent.order === null) continue;
+      const next = lowest.get(sent.order) ?? Number.POSITIVE_INFINITY;
       if (sent.number >= next) {
         this.#found('order', `${slot.text} is number ${sent.number}, before number ${next}`, place);
       }
-      lowest.set(sent.prod, sent.number);
+      lowest.set(sent.order, sent.number);
     }
   }
 

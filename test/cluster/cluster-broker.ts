@@ -26,6 +26,7 @@ export interface BrokerParts {
   folder: string;
   /** Settings of all brokers. */
   args: readonly string[];
+  hasClock?: boolean;
   env: Readonly<Record<string, string>>;
   requestTimeoutMs: number;
   /** It ended, and nobody had asked for that. */
@@ -94,7 +95,9 @@ export class ClusterBroker {
       ['--advertise', `127.0.0.1:${this.peers.port}`],
       ['--metadata', backing.metadataUrl(this.database)],
       ['--objects', backing.objectsUrl(this.objects)],
-      this.clockOffsetMs === 0 ? [] : [`--clock-offset=${this.clockOffsetMs}`],
+      this.#parts.hasClock === false || this.clockOffsetMs === 0
+        ? []
+        : [`--clock-offset=${this.clockOffsetMs}`],
     ].flat();
     let started: BrokerProcess;
     try {

@@ -6,7 +6,7 @@
 import { Pool } from 'undici';
 import type { Outcome, ReadRow, RecordResult } from './history.ts';
 
-const BINARY = 'application/vnd.kafka.binary.v2+json';
+export const BINARY = 'application/vnd.kafka.binary.v2+json';
 const CONNECTIONS_MAX = 64;
 const READ_BYTES_MAX = 256 * 1024;
 
@@ -78,19 +78,7 @@ export class DoorClient {
     }
     const answer = await this.#call('POST', path, { headers, body: JSON.stringify({ records: rows }) });
     if (!answer.ok) return answer;
-    const offsets = (answer.body as { offsets?: unknown } | null)?.offsets;
-    if (!Array.isArray(offsets) || offsets.length !== records.length) {
-      return nonsense('not an answer for every record');
-    }
-    const results: RecordResult[] = [];
-    for (const [index, row] of (offsets as Record<string, unknown>[]).entries()) {
-      if (typeof row.error_code === 'number') {
-        results.push([entryOutcome(row.error_code), String(row.error_code)]);
-      } else if (typeof row.offset === 'number' && row.partition === records[index].partition) {
-        results.push(row.offset);
-      } else return nonsense(`entry ${index} is ${JSON.stringify(row)}`);
-    }
-    return { ok: true, results };
+    return appendResults(answer.body, records);
   }
 
   /** Records from `from` on; none if there are none yet after `waitMs`. */
@@ -198,6 +186,26 @@ interface CallParts {
 /** An answer that no broker may give; what it was asked for may have happened. */
 export const NONSENSE = 'nonsense';
 
+/** The answer to an append, record by record. */
+export function appendResults(
+  body: unknown,
+  records: readonly OutgoingRecord[],
+): Answer<{ results: RecordResult[] }> {
+  const offsets = (body as { offsets?: unknown } | null)?.offsets;
+  if (!Array.isArray(offsets) || offsets.length !== records.length) {
+    return nonsense('not an answer for every record');
+  }
+  const results: RecordResult[] = [];
+  for (const [index, row] of (offsets as Record<string, unknown>[]).entries()) {
+    if (typeof row.error_code === 'number') {
+      results.push([entryOutcome(row.error_code), String(row.error_code)]);
+    } else if (typeof row.offset === 'number' && row.partition === records[index].partition) {
+      results.push(row.offset);
+    } else return nonsense(`entry ${index} is ${JSON.stringify(row)}`);
+  }
+  return { ok: true, results };
+}
+
 function nonsense(what: string): { ok: false; refusal: Refusal; text: string } {
   return {
     ok: false,
@@ -211,7 +219,8 @@ function entryOutcome(errorCode: number): Outcome {
   return Math.floor(errorCode / 100) === 504 ? 'unknown' : 'none';
 }
 
-function refusalOf(status: number, text: string): Refusal {
+/** What an answer from 300 on says. */
+export function refusalOf(status: number, text: string): Refusal {
   let body: Record<string, unknown> = {};
   try {
     body = JSON.parse(text) as Record<string, unknown>;
@@ -227,7 +236,7 @@ function refusalOf(status: number, text: string): Refusal {
   };
 }
 
-function base64(text: string): string {
+export function base64(text: string): string {
   return Buffer.from(text).toString('base64');
 }
 

@@ -20,6 +20,6 @@ export function* faultSchedule(seed: number, kinds: readonly string[]): Generato
       [round[i], round[j]] = [round[j], round[i]];
     }
     // Each has a source of its own: however often one draws, the next is the same.
-    for (const kind of round) yield { index, kind, random: seededRandom(seed + 7919 * ++index) };
+    for (const kind of round) yield { index: ++index, kind, random: seededRandom(seed + 7919 * index) };
   }
 }

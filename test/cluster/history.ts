@@ -52,7 +52,10 @@ export interface TopicEndEvent extends Happened {
   done: boolean;
 }
 
-/** A request to append. `x`: the producer is idempotent and `q` the sequence number of its first record. */
+/**
+ * A request to append. `x`: the producer is idempotent and `q` the sequence number of its first record. `pipe`: it went
+ * over this connection behind all earlier requests of the same name, without waiting for their answers.
+ */
 export interface SendEvent extends Happened {
   e: 'send';
   /** Number of the request; a repeated one has a new number. */
@@ -61,6 +64,7 @@ export interface SendEvent extends Happened {
   prod: string;
   x?: boolean;
   q?: number;
+  pipe?: string;
   topic: string;
   recs: readonly SentPair[];
 }

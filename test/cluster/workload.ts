@@ -7,6 +7,7 @@ import { type Random, seededRandom } from '../../src/core/random.ts';
 import type { AckWatch } from './ack-watch.ts';
 import type { Doors } from './doors.ts';
 import type { HistoryLog } from './history.ts';
+import { PipelinedProducer } from './pipelined-producer.ts';
 import { IdempotentProducer, PlainProducer, type ProducerParts, type TopicPlan } from './producers.ts';
 import { placesOf, Reader, readFinally } from './readers.ts';
 import { TopicChurn } from './topic-churn.ts';
@@ -15,6 +16,7 @@ export interface WorkloadSize {
   topics: number;
   partitionsPerTopic: number;
   plain: number;
+  pipelined: number;
   readers: number;
   readsInFlight: number;
   churned: number;
@@ -25,7 +27,8 @@ export interface WorkloadSize {
 export const USUAL_SIZE: WorkloadSize = {
   topics: 4,
   partitionsPerTopic: 8,
-  plain: 4,
+  plain: 3,
+  pipelined: 2,
   readers: 2,
   readsInFlight: 8,
   churned: 2,
@@ -47,7 +50,7 @@ export class Workload {
   readonly #parts: WorkloadParts;
   readonly #random: Random;
   readonly #topics: TopicPlan[];
-  readonly #producers: (IdempotentProducer | PlainProducer)[] = [];
+  readonly #producers: (IdempotentProducer | PlainProducer | PipelinedProducer)[] = [];
   readonly #churns: TopicChurn[] = [];
   readonly #readers: Reader[] = [];
 
@@ -79,6 +82,9 @@ export class Workload {
     }
     for (let i = 0; i < size.plain; i++)
       this.#producers.push(new PlainProducer(parts, `plain${i}`, this.#topics));
+    for (let i = 0; i < size.pipelined; i++) {
+      this.#producers.push(new PipelinedProducer(parts, `piped${i}`, this.#topics));
+    }
     for (let i = 0; i < size.churned; i++) this.#churns.push(new TopicChurn(parts, `churn${i}`));
     for (let i = 0; i < size.readers; i++) {
       this.#readers.push(new Reader({ history, doors, random }, `r${i}`, this.#topics, size.readsInFlight));
