@@ -21,7 +21,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/client/': ['src/core/'],
   'src/observe/': ['src/core/', 'workers/', 'type storage/', 'type src/route/', 'type src/server/'],
   'src/route/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
-  'src/agent/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
+  'src/agent/': ['src/core/', 'workers/', 'type index/', 'type storage/', 'type src/route/'],
   'src/group/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
   'src/server/': ['src/core/', 'src/protocol/', 'src/route/', 'src/agent/', 'src/group/', 'type storage/'],
   'src/setting-values.ts': [],
