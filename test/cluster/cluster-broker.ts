@@ -26,7 +26,6 @@ export interface BrokerParts {
   folder: string;
   /** Settings of all brokers. */
   args: readonly string[];
-  hasClock?: boolean;
   env: Readonly<Record<string, string>>;
   requestTimeoutMs: number;
   /** It ended, and nobody had asked for that. */
@@ -95,14 +94,13 @@ export class ClusterBroker {
       ['--advertise', `127.0.0.1:${this.peers.port}`],
       ['--metadata', backing.metadataUrl(this.database)],
       ['--objects', backing.objectsUrl(this.objects)],
-      this.#parts.hasClock === false || this.clockOffsetMs === 0
-        ? []
-        : [`--clock-offset=${this.clockOffsetMs}`],
     ].flat();
     let started: BrokerProcess;
     try {
       const listen = `127.0.0.1:${port}`;
-      started = await BrokerProcess.start([...args, ...own], { env, listen, logFile: this.logFile });
+      const clock = { STREAMHOUSE_TEST_CLOCK_OFFSET_MS: String(this.clockOffsetMs) };
+      const options = { env: { ...env, ...clock }, listen, logFile: this.logFile };
+      started = await BrokerProcess.start([...args, ...own], options);
     } catch (error) {
       await this.#isDown();
       throw error;

@@ -83,11 +83,6 @@ export class Cluster {
     try {
       const migrated = await cluster.#command('migrate', '--metadata', servers.metadataUrl);
       if (migrated.code !== 0) throw new Error(`migrate: ${migrated.stderr}`);
-      const help = await cluster.#command('serve', '--help');
-      if (!help.stdout.includes('--dead-agent')) {
-        cluster.#parts.args = cluster.#parts.args.slice(0, -2);
-        cluster.#parts.hasClock = false;
-      }
       await cluster.add();
       const more = Array.from({ length: options.brokers - 1 }, () => cluster.add());
       await Promise.all(more);

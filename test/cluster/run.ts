@@ -21,6 +21,7 @@ const { values } = parseArgs({
     'heartbeat-ms': { type: 'string', default: '500' },
     keep: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
+    churned: { type: 'string', default: '2' },
   },
 });
 
@@ -55,6 +56,7 @@ const report = await runChaos({
   deadAgentMs: positive('dead-agent-ms', values['dead-agent-ms']),
   heartbeatMs: positive('heartbeat-ms', values['heartbeat-ms']),
   keep: values.keep,
+  size: { churned: Number(values.churned) },
   progress: (line) => console.error(line),
 });
 console.log(values.json ? JSON.stringify(report) : reportText(report));
