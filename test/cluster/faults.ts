@@ -55,6 +55,9 @@ export const FAULTS: Record<string, FaultKind> = {
   'slow links': { brokersMin: 1, run: slowLinks },
   clock: { brokersMin: 1, run: clockMoved },
   'all killed': { brokersMin: 1, run: allKilled },
+  'all asleep': { brokersMin: 1, run: allAsleep },
+  'term and kill': { brokersMin: 3, run: terminatedAndKilled },
+  'rolling restart': { brokersMin: 2, run: rollingRestart },
   added: { brokersMin: 2, run: added },
 };
 
@@ -159,6 +162,47 @@ async function allKilled(scene: FaultScene): Promise<void> {
     await Promise.all(brokers.map((broker) => broker.start()));
     await scene.served('all killed and restarted');
   });
+}
+
+/** Nobody beats for long; they wake one after the other, and the first must not take all for dead. */
+async function allAsleep(scene: FaultScene): Promise<void> {
+  const { cluster, random } = scene;
+  const { deadAgentMs } = cluster.options;
+  for (const broker of cluster.brokers) broker.sleep();
+  await sleepMs(between(random, deadAgentMs * 0.5, deadAgentMs * 3));
+  await scene.measure('after all woke', async () => {
+    for (const broker of cluster.brokers) {
+      broker.wake();
+      await sleepMs(between(random, 0, 300));
+    }
+    await scene.served('all woke');
+  });
+}
+
+/** One hands its shards over, and one that may be getting them is killed. */
+async function terminatedAndKilled(scene: FaultScene, victim: ClusterBroker): Promise<void> {
+  const { cluster, random } = scene;
+  const others = cluster.brokers.filter((broker) => broker !== victim);
+  const other = others[random.below(others.length)];
+  await scene.measure('takeover after SIGTERM of one and kill -9 of another', async () => {
+    const stopping = stopTidily(scene, victim);
+    await sleepMs(between(random, 0, 600));
+    await other.kill();
+    await stopping;
+    await scene.served(`${victim.name} terminated, ${other.name} killed meanwhile`);
+  });
+  await Promise.all([victim.start(), other.start()]);
+  await scene.served('both are back');
+}
+
+async function rollingRestart(scene: FaultScene): Promise<void> {
+  for (const broker of scene.cluster.brokers) {
+    await scene.measure('rolling restart, each', async () => {
+      await stopTidily(scene, broker);
+      await broker.start();
+      await scene.served(`${broker.name} restarted`);
+    });
+  }
 }
 
 async function clockMoved(scene: FaultScene, victim: ClusterBroker): Promise<void> {
