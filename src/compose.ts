@@ -20,6 +20,7 @@ import { kindOf, operatingError, StreamHouseError } from './core/errors.ts';
 import { shardOf } from './core/ids.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
+import { layoutOf, shardsOfTopic } from './core/shard-layout.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
 import type { Broker, ClusterView } from './route/broker.ts';
@@ -29,8 +30,15 @@ import { ProduceRouter } from './route/produce-router.ts';
 import { TopicService } from './route/topic-service.ts';
 import { HTTP_DOOR_DEFAULTS } from './server/http/door-context.ts';
 import { createHttpDoor, type HttpDoor } from './server/http/http-door.ts';
-import { type Settings, splitAddress } from './settings.ts';
-import { checkListenAddress, makeDataDirectory, refuseBesideOthers } from './start-checks.ts';
+import { newLayout, type Settings, splitAddress } from './settings.ts';
+import {
+  checkGroups,
+  checkLayout,
+  checkListenAddress,
+  makeDataDirectory,
+  refuseBesideOthers,
+  unheededShards,
+} from './start-checks.ts';
 import { packageVersion } from './version.ts';
 
 /** Time for the first takeover of all shards; beyond it something is wrong and the start fails. */
@@ -65,15 +73,19 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
     openMetadata(settings.metadata, { role: 'broker', migrate: settings.migrate }),
   );
   try {
+    await checkGroups(metadata.store, settings);
     const joining = joinCluster({
       store: metadata.store,
       metadataUrl: settings.metadata,
       objectsUrl: settings.objects,
-      shardCount: settings.shards,
+      layout: newLayout(settings),
       clock,
       random: systemRandom,
     });
     const cluster = await naming('objects', joining);
+    checkLayout(cluster, settings);
+    const unheeded = unheededShards(cluster, settings);
+    if (unheeded !== null) log.warn({ cluster: cluster.clusterId }, unheeded);
     await refuseBesideOthers(metadata.store, settings, clock);
     const broker = new ComposedBroker(settings, cluster, metadata, clock, log);
     return await broker.start();
@@ -151,7 +163,7 @@ class ComposedBroker {
     });
     this.#fetch = new FetchRouter({
       laneCount,
-      shardCount: cluster.shardCount,
+      layout: layoutOf(cluster),
       clock,
       toLane: (lane, request) => this.#threads.toLane(lane, request),
       confirmHolder: (shard) => this.#confirmHolder(shard),
@@ -172,7 +184,7 @@ class ComposedBroker {
     return new CachedMetadataStore(countedMetadata(this.#metadata.store, this.#clock, this.#counters), {
       clock: this.#clock,
       observer: countedCache(this.#counters),
-      shardCount: this.#cluster.shardCount,
+      layout: layoutOf(this.#cluster),
       settings: { topicCountMax: topicCacheMax, topicMsMax: topicCacheTtlMs },
     });
   }
@@ -218,13 +230,13 @@ class ComposedBroker {
       settings: {
         laneCount,
         lane: {
-          shardCount: this.#cluster.shardCount,
+          layout: layoutOf(this.#cluster),
           indexBytes: Math.floor(settings.indexBytes / laneCount),
           tailCacheBytes: settings.tailCacheBytes,
           blockCacheBytes: Math.floor(settings.blockCacheBytes / laneCount),
         },
         sequencer: {
-          shardCount: this.#cluster.shardCount,
+          layout: layoutOf(this.#cluster),
           windowMs: settings.flushWindowMs,
           bytesMax: settings.flushBytes,
           slicesMax: settings.flushSlicesMax,
@@ -264,6 +276,7 @@ class ComposedBroker {
   #makeTopics(): TopicService {
     return new TopicService({
       store: this.#store,
+      layout: layoutOf(this.#cluster),
       clock: this.#clock,
       appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
       peekedUs: (us) => this.#counters.observe('topicCacheHitUs', us),
@@ -329,7 +342,7 @@ class ComposedBroker {
           return { shard, holder, agentId: isOurs ? agentId : null, epoch, sinceMs: null, headSeq };
         }),
       leaderOf: (topicId, partition) => {
-        const shard = shardOf(topicId, partition, this.#cluster.shardCount);
+        const shard = shardOf(topicId, partition, this.#cluster);
         return this.#agent.epochOf(shard) === undefined ? null : this.#agent.incarnation;
       },
     };
@@ -408,7 +421,7 @@ class ComposedBroker {
     const id = this.#deletionId++;
     return new Promise((resolve, reject) => {
       this.#deletions.set(id, { resolve, reject });
-      const shards = Array.from({ length: this.#cluster.shardCount }, (_, shard) => shard);
+      const shards = shardsOfTopic(this.#cluster, topicId);
       if (this.#threads.toSequencer({ type: 'end-topic', id, topicId, shards })) return;
       this.#deletions.delete(id);
       reject(new StreamHouseError('not-leader', 'the batching worker is being started again'));

@@ -8,7 +8,13 @@ const DEAD_MS = 15_000;
 const settings = { deadMs: DEAD_MS, pauseMsMax: 7500 };
 
 function agent(incarnation: number, heartbeatCount: number, agentId = `a${incarnation}`): Agent {
-  const fixed = { address: `127.0.0.1:${incarnation}`, zone: 'z', group: 'g', version: '1', registeredAtMs: 0 };
+  const fixed = {
+    address: `127.0.0.1:${incarnation}`,
+    zone: 'z',
+    group: 'g',
+    version: '1',
+    registeredAtMs: 0,
+  };
   return { agentId, incarnation, heartbeatCount, ...fixed };
 }
 

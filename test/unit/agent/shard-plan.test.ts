@@ -45,7 +45,9 @@ describe('the plan of shards', () => {
       const after = holdersOf(planShards(shardsOf(before), [...agents, joined]), 64);
       const moved = after.filter((holder, shard) => holder !== before[shard]);
       assert.ok(moved.every((holder) => holder === joined.incarnation));
-      assert.ok(moved.length === Math.floor(64 / (count + 1)) || moved.length === Math.ceil(64 / (count + 1)));
+      assert.ok(
+        moved.length === Math.floor(64 / (count + 1)) || moved.length === Math.ceil(64 / (count + 1)),
+      );
     }
   });
 

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { laneOf, partitionKey, partitionOfKey, shardOf, topicIdOfKey } from '../../../src/core/ids.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 
 /** topicId, partition, shard of 64, shard of 8, lane of 4. Never to be changed: existing clusters hold these. */
 const FROZEN: [number, number, number, number, number][] = [
@@ -40,8 +41,8 @@ describe('ids', () => {
   it('places partitions where they have always been', () => {
     for (const [topicId, partition, of64, of8, lane] of FROZEN) {
       const name = `${topicId}/${partition}`;
-      assert.equal(shardOf(topicId, partition, 64), of64, name);
-      assert.equal(shardOf(topicId, partition, 8), of8, name);
+      assert.equal(shardOf(topicId, partition, oneGroup(64)), of64, name);
+      assert.equal(shardOf(topicId, partition, oneGroup(8)), of8, name);
       assert.equal(laneOf(topicId, partition, 4), lane, name);
       assert.equal(laneOf(topicId, partition, 1), 0, name);
     }
@@ -50,7 +51,7 @@ describe('ids', () => {
   it('spreads one topic over shards and lanes evenly, and every shard over all lanes', () => {
     const counts = new Map<string, number>();
     for (let partition = 0; partition < 64_000; partition++) {
-      const place = `${shardOf(5, partition, 64)}/${laneOf(5, partition, 2)}`;
+      const place = `${shardOf(5, partition, oneGroup(64))}/${laneOf(5, partition, 2)}`;
       counts.set(place, (counts.get(place) ?? 0) + 1);
     }
     assert.equal(counts.size, 128);

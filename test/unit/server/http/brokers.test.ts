@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { shardOf } from '../../../../src/core/ids.ts';
+import { oneGroup } from '../../../../src/core/shard-layout.ts';
 import { memberOf } from '../../../support/fake-broker.ts';
 import {
   call,
@@ -123,7 +124,7 @@ test('who holds which shard', async (t) => {
 test('the leader of a partition is the holder of its shard', async (t) => {
   const under = await startDoor(t);
   const { topicId } = under.broker.addTopic('wide', 40);
-  const shards = Array.from({ length: 40 }, (_, partition) => shardOf(topicId, partition, 8));
+  const shards = Array.from({ length: 40 }, (_, partition) => shardOf(topicId, partition, oneGroup(8)));
   under.broker.holders.set(shards[0], { holder: 8 });
   const unheld = shards.find((shard) => shard !== shards[0]) as number;
   under.broker.holders.set(unheld, { holder: 0 });
