@@ -17,12 +17,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { LoadReport } from '../src/load/report-schema.ts';
-import {
-  durablePostgresPlace,
-  METADATA_PLACES,
-  type MetadataPlace,
-  type PlacedScheme,
-} from '../test/support/metadata-places.ts';
+import { MEASURED_PLACES, type MetadataPlace, type PlacedScheme } from '../test/support/metadata-places.ts';
 import { LOAD_RUNS, type LoadRunRow, MARKS, type Measured } from './load-runs.ts';
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
@@ -46,8 +41,8 @@ async function runOne(row: LoadRunRow, out: string, smoke: boolean, place: Metad
 }
 
 function schemeOf(text: string): PlacedScheme {
-  if (Object.hasOwn(METADATA_PLACES, text)) return text as PlacedScheme;
-  throw new Error(`no store ${text}; there are ${Object.keys(METADATA_PLACES).join(', ')}`);
+  if (Object.hasOwn(MEASURED_PLACES, text)) return text as PlacedScheme;
+  throw new Error(`no store ${text}; there are ${Object.keys(MEASURED_PLACES).join(', ')}`);
 }
 
 function readReport(out: string, row: LoadRunRow): LoadReport | null {
@@ -150,8 +145,7 @@ async function runAll(
   scheme: PlacedScheme,
 ): Promise<string[]> {
   const failed: string[] = [];
-  // The tests' server syncs nothing.
-  const place = await (scheme === 'postgres' ? durablePostgresPlace() : METADATA_PLACES[scheme]());
+  const place = await MEASURED_PLACES[scheme]();
   try {
     for (const row of runs) {
       console.log(`\n== ${row.name}`);

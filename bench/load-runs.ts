@@ -136,6 +136,23 @@ export const LOAD_RUNS: readonly LoadRunRow[] = [
     smoke: ['--partitions', '20', '--rate', '200', '--duration', '1s', VERIFY],
   },
   {
+    name: 'cold start',
+    scenario: 'cold',
+    args: [VERIFY],
+    smoke: ['--partitions', '20', '--batches', '20', '--rate', '200', '--duration', '1s', VERIFY],
+  },
+  {
+    // Two full pages of 256 segments for each partition, of which the index holds one in fifty.
+    name: 'a million segments, paged in',
+    scenario: 'cold',
+    args: [
+      ...['--partitions', '2000', '--batches', '550', '--per-request', '100', '--in-flight', '20'],
+      ...['--connections', '20', '--rate', '2000', '--duration', '30s', VERIFY],
+    ],
+    smoke: ['--partitions', '200', '--batches', '5', '--rate', '200', '--duration', '1s', VERIFY],
+    serve: ['--index-bytes', '1MiB'],
+  },
+  {
     name: 'churn',
     scenario: 'churn',
     args: [VERIFY],
@@ -184,6 +201,8 @@ function mark(
 const AT_RATE = 'pathological, 10,000/s';
 const IN_FLIGHT = 'pathological, 16,384 in flight';
 const MILLION = '100,000 partitions active, a million segments, restart';
+const COLD = 'cold start';
+const PAGED = 'a million segments, paged in';
 const ONCE = '100,000 partitions, each written once';
 
 /** Of a new cluster on the store that the run names, as src/settings derives it. */
@@ -191,21 +210,49 @@ function shardsOf({ command }: LoadReport): number {
   return /--metadata (sqlite|dynamodb):/.test(command) ? 8 : 64;
 }
 
+function isDynamodb({ command }: LoadReport): boolean {
+  return command.includes('--metadata dynamodb:');
+}
+
+/** Latencies of dynalite say nothing of DynamoDB's: such a mark is neither met nor missed there. */
+function unlessDynalite(isMet: boolean, report: LoadReport): boolean | null {
+  return isDynamodb(report) ? null : isMet;
+}
+
 function flushMark(what: string, run: string): Mark {
   return mark(
     what,
-    'one statement, rows <= 2 x shards + objects',
+    'one statement (DynamoDB: as many requests as rows), rows <= 2 x shards + objects',
     run,
     ({ flush }) => flush.rows,
     (rows, report) => {
       const { flush, objects } = report;
-      if (rows > 2 * shardsOf(report) + objects.uploaded / flush.count) return false;
-      return flush.statements === null ? null : flush.statements <= 1.01;
+      const rowsMax = 2 * shardsOf(report) + objects.uploaded / flush.count;
+      if (rows > rowsMax) return false;
+      // An item of DynamoDB's is written by a request of its own.
+      const statementsMax = isDynamodb(report) ? rowsMax : 1;
+      return flush.statements === null ? null : flush.statements <= statementsMax * 1.01;
     },
-    (rows, { flush }) =>
-      `${flush.statements === null ? 'statements not counted' : `${flush.statements.toFixed(2)} statements`}, ` +
+    (rows, { flush, database: { unit } }) =>
+      `${flush.statements === null ? 'statements not counted' : `${flush.statements.toFixed(2)} ${unit === 'requests' ? unit : 'statements'}`}, ` +
       `${rows.toFixed(1)} rows, ${Math.round(flush.bytes ?? 0)} bytes`,
   );
+}
+
+/** Of look-ups that would have gone to the store without the cache. */
+function hitMark(what: string, run: string, cache: 'topics' | 'leases' | 'pages'): Mark {
+  return {
+    what,
+    goal: '> 99 %',
+    measured: (of) => {
+      const report = of(run);
+      if (report === null) return null;
+      const { hit_rate: rate, hits, misses } = report.cache[cache];
+      if (rate === null) return { text: 'no look-ups', isMet: null };
+      const text = `${(rate * 100).toFixed(3)} % of ${(hits ?? 0) + (misses ?? 0)} look-ups, ${misses} misses`;
+      return { text, isMet: rate > 0.99 };
+    },
+  };
 }
 
 export const MARKS: readonly Mark[] = [
@@ -255,17 +302,10 @@ export const MARKS: readonly Mark[] = [
     '< 5 ms / < 0.05 ms',
     AT_RATE,
     ({ metadata_ms }) => metadata_ms.p99,
-    (p99, { cached_ms }) => p99 < 5 && (cached_ms.p50 ?? 1) < 0.05,
+    (p99, report) => unlessDynalite(p99 < 5 && (report.cached_ms.p50 ?? 1) < 0.05, report),
     (p99, { cached_ms }) => `${ms(p99)} / ${ms(cached_ms.p50 ?? Number.NaN)}`,
   ),
-  mark(
-    'cache hit rate of topics, warm',
-    '> 99 %',
-    AT_RATE,
-    ({ cache }) => cache.topics.hit_rate,
-    (rate) => rate > 0.99,
-    (rate, { cache }) => `${(rate * 100).toFixed(4)} % (${cache.topics.misses} misses)`,
-  ),
+  hitMark('cache hit rate of topics, warm', AT_RATE, 'topics'),
   mark(
     'cache hit rate of topics, topics churning',
     '> 99 %',
@@ -275,14 +315,12 @@ export const MARKS: readonly Mark[] = [
     (rate, { phases }) =>
       `${(rate * 100).toFixed(3)} %, ${phases[0].churn?.topics_created} topics came and went`,
   ),
-  mark(
-    'hit rate of index pages, reads over all partitions',
-    '> 99 %',
-    'mixed',
-    ({ cache }) => cache.pages.hit_rate,
-    (rate) => rate > 0.99,
-    (rate, { cache }) => `${(rate * 100).toFixed(3)} % of ${cache.pages.hits} look-ups`,
-  ),
+  hitMark('cache hit rate of topics, cold start', COLD, 'topics'),
+  hitMark('cache hit rate of index pages, warm, reads over all partitions', 'mixed', 'pages'),
+  hitMark('cache hit rate of index pages, cold start', COLD, 'pages'),
+  hitMark('cache hit rate of leases, warm', AT_RATE, 'leases'),
+  hitMark('cache hit rate of leases, cold start', COLD, 'leases'),
+  hitMark('cache hit rate of leases, topics churning', 'churn', 'leases'),
   {
     what: 'PUTs against one per partition and window, both measured',
     goal: '-99 %',
@@ -317,6 +355,15 @@ export const MARKS: readonly Mark[] = [
     ({ index_us }) => index_us.p99,
     (us) => us < 50,
     (us) => `${us} us`,
+  ),
+  mark(
+    'index look-up p99 with pages read from the metadata store, 1M segments',
+    '< 5 ms paged in',
+    PAGED,
+    ({ index_paged_ms }) => index_paged_ms.p99,
+    (p99, report) => unlessDynalite(p99 < 5, report),
+    (p99, { index_paged_ms: { count, p50 }, cache: { pages } }) =>
+      `${ms(p99)}, p50 ${ms(p50 ?? Number.NaN)}, of ${count} look-ups (${((1 - (pages.hit_rate ?? 0)) * 100).toFixed(0)} % of all)`,
   ),
   mark(
     'a topic of 10,000 partitions is created',

@@ -66,8 +66,9 @@ export function addPackedFlushes(
   tasks: TaskSet,
   flushes: PackedFlushes,
   count: number,
-  against: string,
+  settings: { name?: string; against?: string },
 ): void {
+  const { name = `packed entries, ${count} slices`, against } = settings;
   const byShard = flushes.byShard(upTo(count));
   const sample = flushes.next(byShard);
   let entries: LogEntry[] | null = sample;
@@ -79,10 +80,10 @@ export function addPackedFlushes(
     await flushes.append(entries as LogEntry[]);
     entries = null;
   };
-  tasks.add(`packed entries, ${count} slices`, append, {
+  tasks.add(name, append, {
     items: count,
     itemName: 'slice',
-    against,
+    ...(against !== undefined && { against }),
     // Entries inserted, heads moved, one object.
     details: { rows: sample.length * 2 + 1, 'entry bytes': bytes },
     hooks: { async: true, beforeEach: prepare },

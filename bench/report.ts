@@ -108,11 +108,13 @@ export interface Comparison {
 
 /**
  * Ratios of rates, now to then, of the tasks that both have. Tasks that others of their suite are compared with
- * are measures of the machine, not of the project: they are shown and never fail.
+ * are measures of the machine, not of the project: they are shown and never fail. What a suite measures no more is
+ * named, so that nothing gets out of sight by another name.
  */
 export function compareReports(now: BenchReport, then: BenchReport): Comparison {
   const lines: string[] = [];
   const slower: string[] = [];
+  let compared = 0;
   if (now.smoke !== then.smoke) throw new Error('one of the two reports is of the smoke size');
   for (const suite of now.suites) {
     const before = then.suites.find(({ name }) => name === suite.name);
@@ -126,8 +128,11 @@ export function compareReports(now: BenchReport, then: BenchReport): Comparison 
       if (failed) slower.push(`${suite.name}: ${task.name}`);
       const note = failed ? '  SLOWER' : isBaseline ? '  (baseline)' : '';
       lines.push(`${ratio.toFixed(2).padStart(6)}  ${suite.name}: ${task.name}${note}`);
+      compared++;
     }
+    const gone = before.tasks.filter(({ name }) => !suite.tasks.some((task) => task.name === name));
+    for (const { name } of gone) lines.push(`  gone  ${suite.name}: ${name}`);
   }
-  if (lines.length === 0) throw new Error('the two reports have no task in common');
+  if (compared === 0) throw new Error('the two reports have no task in common');
   return { lines, slower };
 }

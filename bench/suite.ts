@@ -52,6 +52,8 @@ interface TaskSetSettings {
   /** Measured time of each task, ms, and its least number of runs. */
   timeMs?: number;
   runs?: number;
+  /** Least number of runs of its warm-up. */
+  warmUpRuns?: number;
 }
 
 /** The tasks of a suite, run one after the other by tinybench. */
@@ -59,13 +61,14 @@ export class TaskSet {
   readonly #bench: Bench;
   readonly #settings = new Map<string, TaskSettings>();
 
-  constructor(name: string, { smoke }: SuiteOptions, { timeMs = 500, runs = 64 }: TaskSetSettings = {}) {
+  constructor(name: string, { smoke }: SuiteOptions, settings: TaskSetSettings = {}) {
+    const { timeMs = 500, runs = 64, warmUpRuns = 16 } = settings;
     this.#bench = new Bench({
       name,
-      time: smoke ? 5 : timeMs,
+      time: smoke ? 2 : timeMs,
       warmupTime: smoke ? 1 : Math.max(100, timeMs / 4),
-      iterations: smoke ? 3 : runs,
-      warmupIterations: smoke ? 1 : 16,
+      iterations: smoke ? 2 : runs,
+      warmupIterations: smoke ? 1 : warmUpRuns,
       timestampProvider: 'hrtimeNow',
       throws: true,
     });

@@ -2,10 +2,13 @@
  * Where a broker's parts are created and wired together, and the only such place. Owns: the order of starting and
  * of stopping. Does not own: anything that the parts do. Main thread.
  *
- *   start  metadata store -> object store and cluster stamp -> agent -> threads -> shards taken -> doors
- *   stop   doors refuse -> requests under way end -> batching worker drains and releases -> threads -> stores
+ *   start  metadata store -> object store and cluster stamp -> doors (their address is registered) -> agent -> threads
+ *          -> shards taken -> ready
+ *   stop   shards handed over, with the doors open -> doors refuse -> requests under way end -> batching worker drains
+ *          and releases -> threads -> stores
  */
 import { CachedMetadataStore } from '../storage/metadata/cached-metadata-store.ts';
+import { hasOneOwner } from '../storage/metadata/metadata-backends.ts';
 import type { ClusterInfo } from '../storage/metadata/metadata-store.ts';
 import { type OpenedMetadata, openMetadata } from '../storage/metadata/open-metadata-store.ts';
 import { BrokerThreads } from '../workers/broker-threads.ts';
@@ -14,16 +17,18 @@ import { countedMetadata } from '../workers/counted-metadata.ts';
 import type { LaneReply, SequencerReply } from '../workers/messages.ts';
 import { allocateCounters, ThreadCounters } from '../workers/shared-counters.ts';
 import { AgentLoop } from './agent/agent-loop.ts';
+import { clusterView } from './agent/cluster-view.ts';
 import { joinCluster } from './cluster-stamp.ts';
 import { type Clock, sleep, systemClock } from './core/clock.ts';
-import { kindOf, operatingError, StreamHouseError } from './core/errors.ts';
+import { kindOf, StreamHouseError } from './core/errors.ts';
+import { joinAddress } from './core/host-port.ts';
 import { shardOf } from './core/ids.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
-import { layoutOf, shardsOfTopic } from './core/shard-layout.ts';
+import { groupOfShard, layoutOf, shardsOfTopic } from './core/shard-layout.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
-import type { Broker, ClusterView } from './route/broker.ts';
+import type { Broker } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
 import { ProduceRouter } from './route/produce-router.ts';
@@ -43,7 +48,6 @@ import { packageVersion } from './version.ts';
 
 /** Time for the first takeover of all shards; beyond it something is wrong and the start fails. */
 const START_MS_MAX = 60_000;
-const READY_LOOK_MS = 5;
 
 /** Bodies that are being read may hold this part of the in-flight bytes. */
 const BODY_SHARE = 0.5;
@@ -86,7 +90,15 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
     checkLayout(cluster, settings);
     const unheeded = unheededShards(cluster, settings);
     if (unheeded !== null) log.warn({ cluster: cluster.clusterId }, unheeded);
-    await refuseBesideOthers(metadata.store, settings, clock);
+    await refuseBesideOthers({
+      store: metadata.store,
+      settings,
+      clusterId: cluster.clusterId,
+      version: packageVersion,
+      clock,
+      who: async () => 'silent',
+      info: (message, fields) => log.info(fields, message),
+    });
     const broker = new ComposedBroker(settings, cluster, metadata, clock, log);
     return await broker.start();
   } catch (error) {
@@ -130,6 +142,8 @@ class ComposedBroker {
   /** Of large answers that are being taken. */
   readonly #answers = new ByteBudget(ANSWER_BYTES_ALL_MAX, 0);
   #serves = false;
+  /** Where others reach this broker; known when the door listens. */
+  #address = '';
   /** The metadata store contradicts what is known to be committed. */
   #isDamaged = false;
   #closing: Promise<void> | null = null;
@@ -190,37 +204,36 @@ class ComposedBroker {
   }
 
   #makeAgent(): AgentLoop {
-    const { agentId, zone, group, heartbeatMs, listen, advertise } = this.#settings;
+    const { agentId, zone, group, heartbeatMs, deadAgentMs, metadata } = this.#settings;
+    const isAlone = hasOneOwner(metadata);
     return new AgentLoop({
       settings: {
         agentId,
-        address: advertise ?? listen,
         zone,
         group,
         version: packageVersion,
         shardCount: this.#cluster.shardCount,
         heartbeatMs,
+        deadAgentMs,
+        isAlone,
       },
       store: this.#store,
       clock: this.#clock,
-      refreshLeases: () => this.#store.refreshLeases(),
-      take: (shards) => void this.#take(shards),
+      random: systemRandom,
+      address: () => this.#address,
+      // Where no other broker can be, this one serves every group.
+      groupOf: (shard) => (isAlone ? group : groupOfShard(this.#cluster, shard)),
+      take: (leases) => this.#threads.toSequencer({ type: 'take', leases }),
+      release: (shards) => this.#threads.toSequencer({ type: 'release', shards }),
+      notify: () =>
+        Promise.reject(new StreamHouseError('not-leader', 'agents do not speak to one another yet')),
+      changed: () => undefined,
+      agentGone: () => void this.#topics.finishDeletions(),
       replaced: (error) => this.#fail(error),
+      reaped: () => this.#threads.terminate('batching-worker'),
       info: (message, fields) => this.#log.info(fields, message),
       warn: (message, fields) => this.#log.warn(fields, message),
     });
-  }
-
-  /** Takes shards from their leases as they are now. */
-  async #take(shards: readonly number[]): Promise<void> {
-    try {
-      const heads = await this.#store.listLeases();
-      const leases = heads.filter(({ shard }) => shards.includes(shard));
-      this.#threads.toSequencer({ type: 'take', leases });
-    } catch (error) {
-      const failure = operatingError(error).toPlain();
-      for (const shard of shards) this.#agent.lost(shard, failure);
-    }
   }
 
   #makeThreads(counters: SharedArrayBuffer): BrokerThreads {
@@ -298,7 +311,14 @@ class ComposedBroker {
           return agent.incarnation;
         },
       },
-      view: this.#view(),
+      view: clusterView({
+        agent,
+        store: this.#store,
+        clock: this.#clock,
+        shardOf: (topicId, partition) => shardOf(topicId, partition, this.#cluster),
+        heldBy: () =>
+          Promise.reject(new StreamHouseError('not-leader', 'agents do not speak to one another yet')),
+      }),
       produce: this.#produce,
       fetch: this.#fetch,
       topics: this.#topics,
@@ -314,38 +334,6 @@ class ComposedBroker {
       this.#clock,
       { bodies: admissionBy(this.#bodies), answers: admissionBy(this.#answers) },
     );
-  }
-
-  /** Of a cluster of one: this broker, and what the heads say. */
-  #view(): ClusterView {
-    const { agentId, zone, group, listen, advertise } = this.#settings;
-    const registeredAtMs = Math.floor(this.#clock.wallMs());
-    return {
-      members: () => [
-        {
-          agentId,
-          incarnation: this.#agent.incarnation,
-          address: advertise ?? listen,
-          zone,
-          group,
-          version: packageVersion,
-          heartbeatAgeMs: 0,
-          state: this.#closing ? 'leaving' : 'live',
-          isSelf: true,
-          registeredAtMs,
-          shardCount: this.#agent.heldCount,
-        },
-      ],
-      shards: async () =>
-        (await this.#store.listLeases()).map(({ shard, holder, epoch, headSeq }) => {
-          const isOurs = holder !== 0 && holder === this.#agent.incarnation;
-          return { shard, holder, agentId: isOurs ? agentId : null, epoch, sinceMs: null, headSeq };
-        }),
-      leaderOf: (topicId, partition) => {
-        const shard = shardOf(topicId, partition, this.#cluster);
-        return this.#agent.epochOf(shard) === undefined ? null : this.#agent.incarnation;
-      },
-    };
   }
 
   #mainGauges() {
@@ -380,7 +368,7 @@ class ComposedBroker {
     switch (reply.type) {
       case 'held':
         this.#store.noteLease({ ...reply, holder: this.#agent.incarnation });
-        this.#agent.held(reply.shard, reply.epoch);
+        this.#agent.heldNow(reply.shard, reply.epoch);
         break;
       case 'lost':
         // Damage met while starting is told at once; a broker that serves goes on with its other shards.
@@ -393,8 +381,8 @@ class ComposedBroker {
         this.#agent.lost(reply.shard, reply.error);
         break;
       case 'released':
-        this.#store.dropLease(reply.shard);
-        this.#agent.released(reply.shard);
+        this.#store.noteLease({ ...reply, holder: 0 });
+        this.#agent.released(reply.shard, reply.epoch);
         break;
       case 'topic-deleted': {
         const waiting = this.#deletions.get(reply.id);
@@ -436,18 +424,15 @@ class ComposedBroker {
   }
 
   async #confirmHolder(shard: number): Promise<boolean> {
-    const epoch = this.#agent.epochOf(shard);
+    const epoch = this.#agent.epochHere(shard);
     if (epoch === undefined) return false;
     const head = await this.#store.readHead(shard);
     return head.epoch === epoch && head.holder === this.#agent.incarnation;
   }
 
   #health(): { live: boolean; ready: boolean; reasons: string[] } {
-    const reasons: string[] = [];
-    const { shardCount } = this.#cluster;
-    if (this.#agent.heldCount < shardCount) {
-      reasons.push(`${this.#agent.heldCount} of ${shardCount} shards are served`);
-    }
+    const reasons = this.#agent.reasons();
+    if (!this.#serves) reasons.push('the broker is starting');
     if (this.#closing) reasons.push('the broker is stopping');
     return { live: true, ready: reasons.length === 0, reasons };
   }
@@ -458,13 +443,14 @@ class ComposedBroker {
     const address = splitAddress(this.#settings.listen);
     if (address === null) throw new Error(`listen address ${this.#settings.listen}`);
     try {
+      // First of all, for others are told the address; until the shards are taken requests wait or are refused.
+      const bound = await this.#door.listen(address.host, address.port);
+      this.#address = this.#settings.advertise ?? joinAddress(bound);
       await this.#threads.start();
-      await Promise.race([this.#allHeld(), this.#failed]);
+      await Promise.race([this.#allServed(), this.#failed]);
       this.#serves = true;
       void this.#topics.finishDeletions();
-      const bound = await this.#door.listen(address.host, address.port);
-      const host = bound.host.includes(':') ? `[${bound.host}]` : bound.host;
-      const url = `http://${host}:${bound.port}`;
+      const url = `http://${joinAddress(bound)}`;
       this.#log.info({ url, cluster: this.#cluster.clusterId, version: packageVersion }, 'ready');
       return {
         url,
@@ -473,22 +459,20 @@ class ComposedBroker {
         terminate: (which) => this.#threads.terminate(which),
       };
     } catch (error) {
+      await this.#door.close({ graceMs: 0 });
       await this.#closeParts();
       throw error;
     }
   }
 
-  async #allHeld(): Promise<void> {
-    const deadlineMs = this.#clock.monotonicMs() + START_MS_MAX;
-    while (this.#agent.heldCount < this.#cluster.shardCount) {
-      if (this.#clock.monotonicMs() > deadlineMs) {
-        throw new StreamHouseError(
-          'store-unavailable',
-          `not all shards could be taken in ${START_MS_MAX} ms`,
-        );
-      }
-      await sleep(this.#clock, READY_LOOK_MS);
-    }
+  async #allServed(): Promise<void> {
+    const over = new AbortController();
+    const late = sleep(this.#clock, START_MS_MAX, over.signal);
+    const settled = this.#agent.settled(over.signal).then(() => true);
+    const isSettled = await Promise.race([settled, late.then(() => false)]);
+    over.abort();
+    if (isSettled) return;
+    throw new StreamHouseError('store-unavailable', `not all shards could be taken in ${START_MS_MAX} ms`);
   }
 
   close(): Promise<void> {
@@ -498,6 +482,7 @@ class ComposedBroker {
 
   async #close(): Promise<void> {
     const { shutdownGraceMs } = this.#settings;
+    if (!this.#isDamaged) await this.#leave(shutdownGraceMs);
     this.#topics.stop();
     const doorClosed = this.#door.close({ graceMs: shutdownGraceMs });
     this.#fetch.stop();
@@ -513,6 +498,15 @@ class ComposedBroker {
     }
     await this.#closeParts();
     this.#log.info('stopped');
+  }
+
+  /** Other brokers take the shards, while requests are still taken and forwarded; or the grace time is over. */
+  async #leave(graceMs: number): Promise<void> {
+    const over = new AbortController();
+    const timer = this.#clock.after(graceMs, () => over.abort());
+    this.#failed.catch(() => over.abort());
+    await this.#agent.leave(over.signal);
+    timer.cancel();
   }
 
   /** Everything admitted is committed or refused, the shards are released; or the grace time is over. */

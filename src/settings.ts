@@ -275,6 +275,13 @@ export const SETTINGS = {
     max: 5 * SECOND,
     help: 'Time between heartbeats; others count on at most 5 s.',
   },
+  deadAgentMs: {
+    type: 'duration',
+    default: 15 * SECOND,
+    min: 300,
+    max: 10 * MINUTE,
+    help: 'Silence after which a broker is dead and others take its shards; at least three heartbeats, the same for all brokers of a cluster.',
+  },
   connectionsMax: {
     type: 'count',
     default: CONNECTIONS_MAX,
@@ -287,7 +294,7 @@ export const SETTINGS = {
     default: 10 * SECOND,
     min: 0,
     max: 10 * MINUTE,
-    help: 'Time that a stopping broker gives open requests to end.',
+    help: 'Time that a stopping broker gives to handing its shards over, and then to open requests to end.',
   },
   logLevel: {
     type: 'choice',
@@ -559,6 +566,11 @@ function checkTogether(settings: Settings, given: Map<SettingName, Given>): void
   atMost('bodyBytesMax', 'inFlightBytesMax');
   atMost('flushBytes', 'inFlightBytesMax');
   atMost('flushWindowMs', 'requestTimeoutMs');
+  if (settings.deadAgentMs < 3 * settings.heartbeatMs) {
+    const source = given.get('deadAgentMs')?.source ?? given.get('heartbeatMs')?.source ?? 'dead-agent';
+    const least = formatDuration(3 * settings.heartbeatMs);
+    throw wrong(source, `dead-agent must be at least three heartbeats, ${least}`);
+  }
   const blocksMin = settings.lanes * BLOCK_CACHE_BYTES_PER_LANE_MIN;
   if (settings.blockCacheBytes >= blocksMin) return;
   const source =

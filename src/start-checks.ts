@@ -32,25 +32,58 @@ export async function makeDataDirectory({ data, metadata, objects }: Settings): 
   }
 }
 
+/** Who answers at an address: nobody listens there, nobody answers in time, or some broker does. */
+export type WhoIsThere = 'refused' | 'silent' | { clusterId: string; agentId: string };
+
+export interface OtherBrokers {
+  store: MetadataStore;
+  settings: Settings;
+  clusterId: string;
+  version: string;
+  clock: Clock;
+  who(address: string): Promise<WhoIsThere>;
+  info(message: string, fields: Record<string, unknown>): void;
+}
+
 /**
- * One broker holds all shards: two on one store would take them from each other without end. Nothing would be lost,
- * and nothing would be served. 'conflict'.
+ * Two brokers of one name would take each other's registration without end; two of versions that do not go together
+ * might not understand each other's entries. Whoever is dead is no obstacle. 'conflict'.
  */
-export async function refuseBesideOthers(
-  store: MetadataStore,
-  settings: Settings,
-  clock: Clock,
-): Promise<void> {
+export async function refuseBesideOthers(others: OtherBrokers): Promise<void> {
+  const { store, settings, version } = others;
   if (hasOneOwner(settings.metadata)) return;
-  const { agentId } = settings;
-  // One of our own name is a former self: registering replaces it.
-  const isOurs = (agent: Agent) => agent.agentId === agentId;
-  const other = await findLiveAgent(store, clock, { isOurs });
-  if (!other) return;
-  throw new StreamHouseError(
-    'conflict',
-    `broker ${other.agentId} (${other.address}) is running on ${store.description}: only one may`,
-  );
+  const agents = await store.listAgents();
+  const namesake = agents.find(({ agentId }) => agentId === settings.agentId);
+  if (namesake && (await isAlive(others, namesake))) {
+    throw new StreamHouseError(
+      'conflict',
+      `a broker named ${namesake.agentId} is running at ${namesake.address}; give this one another --agent-id`,
+    );
+  }
+  for (const agent of agents) {
+    if (agent === namesake || fitsVersion(agent.version, version)) continue;
+    if (!(await isAlive(others, agent))) continue;
+    throw new StreamHouseError(
+      'conflict',
+      `broker ${agent.agentId} (${agent.address}) runs version ${agent.version}, which does not go together with ${version}`,
+    );
+  }
+}
+
+/** By asking it; where nobody answers, by watching its heartbeats. */
+async function isAlive({ store, clock, clusterId, who, info }: OtherBrokers, agent: Agent): Promise<boolean> {
+  const there = await who(agent.address);
+  if (there === 'refused') return false;
+  if (there !== 'silent' && there.clusterId === clusterId && there.agentId === agent.agentId) return true;
+  info('watching whether a broker is alive', { agent: agent.agentId, address: agent.address });
+  const isOurs = ({ agentId }: Agent) => agentId !== agent.agentId;
+  return (await findLiveAgent(store, clock, { isOurs })) !== null;
+}
+
+/** Same major version, and before 1.0 same minor version. */
+export function fitsVersion(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((version) => version.split('.'));
+  return a[0] === b[0] && (a[0] !== '0' || a[1] === b[1]);
 }
 
 /**

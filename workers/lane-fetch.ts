@@ -102,7 +102,9 @@ export class LaneFetcher {
       const startMs = clock.monotonicMs();
       const waiting = index.locate(part.topicId, part.partition, part.offset, bytesMax, refs);
       if (waiting) await waiting;
-      counters.observe('indexLookupUs', (clock.monotonicMs() - startMs) * 1000);
+      const tookMs = clock.monotonicMs() - startMs;
+      counters.observe('indexLookupUs', tookMs * 1000);
+      if (waiting) counters.observe('indexPagedLookupMs', tookMs);
       const batches = await this.#readBatches(refs, part.offset, bytesMax, atLeastOne);
       const length = batches.reduce((sum, batch) => sum + batch.length, 0);
       const now = index.bounds(part.topicId, part.partition) ?? bounds;

@@ -1,9 +1,9 @@
 /**
- * The heart of the batching worker: commits what the pipeline has uploaded to the logs of the shards that this
- * agent holds. Owns: the holders, the calls that append, what the lanes are told. Does not own: the open batch and
- * uploads (object-pipeline), a shard's state and entries (shard-holder), when checkpoints are due (checkpointer), how
- * a shard is handed over (shard-releases), ports and threads (batching-worker), which shards should be held (src/agent). Runs in the batching worker, and in
- * the simulation over simulated stores and time.
+ * The heart of the batching worker: which shards are held, and the way of what is appended to them. Owns: the holders,
+ * from take to released or lost, and what the main thread is told of them. Does not own: the open batch and uploads
+ * (object-pipeline), a shard's state and entries (shard-holder), the calls that append (committer), when checkpoints are
+ * due (checkpointer), how a shard is handed over (shard-releases), ports and threads (batching-worker), which shards
+ * should be held (src/agent). Runs in the batching worker, and in the simulation over simulated stores and time.
  *
  *   lanes -> pipeline -> queues of the shards, in the order of sealing
  *         -> one appendEntries for all shards that have something and nothing outstanding
@@ -13,30 +13,18 @@
  * itself while the others go on.
  */
 import type { Clock } from '../src/core/clock.ts';
-import { type ErrorCode, operatingError, StreamHouseError } from '../src/core/errors.ts';
+import { operatingError, StreamHouseError } from '../src/core/errors.ts';
 import type { Random } from '../src/core/random.ts';
-import type { AppendOutcome, MetadataStore, ObjectRow } from '../storage/metadata/metadata-store.ts';
+import type { MetadataStore } from '../storage/metadata/metadata-store.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';
 import { Checkpointer, type CheckpointSettings } from './checkpointer.ts';
+import { Committer } from './committer.ts';
 import type { EntryBody } from './entry-codec.ts';
-import type { PlannedAnswers, QueuedPart } from './entry-plan.ts';
+import type { QueuedPart } from './entry-plan.ts';
 import { LaneDesk, type LanePort } from './lane-desk.ts';
-import type {
-  CommittedEntry,
-  LaneReport,
-  OpenShardOrder,
-  SeenLease,
-  SequencerReply,
-  SharedObject,
-} from './messages.ts';
+import type { LaneReport, OpenShardOrder, SeenLease, SequencerReply } from './messages.ts';
 import { ObjectPipeline, type PipelineSettings } from './object-pipeline.ts';
-import {
-  type HolderParts,
-  type PlannedAnswersOnly,
-  type PlannedAppend,
-  ShardHolder,
-  verdictCode,
-} from './shard-holder.ts';
+import { type HolderParts, ShardHolder } from './shard-holder.ts';
 import type { ShardLogParts } from './shard-log.ts';
 import { ShardReleases } from './shard-releases.ts';
 import type { ThreadCounters } from './shared-counters.ts';
@@ -70,12 +58,12 @@ export class Sequencer {
   readonly #stop = new AbortController();
   readonly #pipeline: ObjectPipeline;
   readonly #checkpointer: Checkpointer;
+  readonly #committer: Committer;
   readonly #releases: ShardReleases;
   readonly #holders = new Map<number, ShardHolder>();
   readonly #epochsHad = new Map<number, number>();
   readonly #knownSeq: Float64Array;
   #commitNumber = 0;
-  #committing = false;
   #draining = false;
   #idleWaiters: (() => void)[] = [];
 
@@ -98,7 +86,7 @@ export class Sequencer {
       ready: (ready, uploaded) => this.#enqueue(ready, uploaded),
       advanced: () => {
         this.lanes.flushAnswers();
-        this.#commit();
+        this.#committer.commit();
       },
       givenUp: (error) => this.#objectGivenUp(error),
     });
@@ -109,6 +97,19 @@ export class Sequencer {
       holders: () => this.#holders.values(),
       pageOut: (shard) => this.lanes.pageOut(shard),
       warn: (message, fields) => this.#log('warn', message, fields),
+    });
+    this.#committer = new Committer({
+      store: parts.store,
+      clock,
+      counters,
+      lanes: this.lanes,
+      pipeline: this.#pipeline,
+      stopped: this.#stop.signal,
+      holders: () => this.#holders.values(),
+      lose: (holder, error) => this.#lose(holder, error),
+      committed: (shard, seq) => this.#noteSeq(shard, seq),
+      changed: () => this.#changed(),
+      published: () => void this.#checkpointer.look(false),
     });
     this.#releases = new ShardReleases({
       ...this.#logParts(),
@@ -168,7 +169,7 @@ export class Sequencer {
       if (holder.phase === 'serving') this.#parts.report({ type: 'held', shard, epoch });
     });
     this.#countHeld();
-    this.#commit();
+    this.#committer.commit();
   }
 
   /** Somebody thinks that a shard that is served here is not: perhaps it was taken over and nobody has noticed. */
@@ -238,7 +239,7 @@ export class Sequencer {
     const { shard } = holder;
     if (this.#holders.get(shard) !== holder) return;
     const failure = operatingError(error);
-    holder.lose((part) => this.#failPart(part, 'append-abandoned'));
+    holder.lose((part) => this.#committer.failPart(part, 'append-abandoned'));
     this.#pipeline.removeShard(shard);
     this.#holders.delete(shard);
     this.lanes.close(shard);
@@ -309,184 +310,13 @@ export class Sequencer {
     }
   }
 
-  // -- Committing --------------------------------------------------------------------------------------
-
   /** The parts of the next object in the order of sealing go to the queues of their shards. */
   #enqueue(parts: readonly QueuedPart[], uploaded: boolean): void {
     for (const part of parts) {
       const holder = this.#holders.get(part.shard);
       // A writer that lost the shard in between abandons what it had sealed before, though it hold it again.
       if (uploaded && holder?.isHeld && holder.epoch === part.epoch) holder.enqueue(part);
-      else this.#failPart(part, 'append-abandoned');
-    }
-  }
-
-  #failPart(part: QueuedPart, code: ErrorCode): void {
-    const { appends } = part.object;
-    for (const slice of part.slices) {
-      for (let a = slice.firstAppend; a < slice.firstAppend + slice.appendCount; a++) {
-        this.#parts.counters.add('appendsAbandonedTotal');
-        this.lanes.answer(appends.lane[a], appends.slot[a], appends.generation[a], code, -1);
-      }
-    }
-    this.#partSettled(part);
-  }
-
-  #partSettled(part: QueuedPart): void {
-    this.#pipeline.settled(part);
-    this.#changed();
-  }
-
-  /** One call for all shards that have something to append and nothing outstanding. */
-  #commit(): void {
-    if (this.#committing || this.#stop.signal.aborted) return;
-    const { counters } = this.#parts;
-    const plans: PlannedAppend[] = [];
-    for (const holder of this.#holders.values()) {
-      while (holder.wantsToAppend) {
-        const plan = holder.plan(this.#parts.store.bodyBytesMax);
-        if (plan === null) break;
-        counters.add('appendsDuplicateTotal', plan.duplicates);
-        counters.add('appendsRefusedTotal', plan.refused);
-        if ('row' in plan) {
-          plans.push(plan);
-          continue;
-        }
-        void this.#answerOnly(holder, plan);
-      }
-    }
-    this.lanes.flushAnswers();
-    if (plans.length === 0) return;
-    void this.#append(plans);
-  }
-
-  /**
-   * Answers of what needs no entry. Duplicates hold at once. A refusal may come of a state that somebody else's
-   * entries have overtaken, and a producer may take it for final: it counts only if the shard is held still.
-   */
-  async #answerOnly(holder: ShardHolder, plan: PlannedAnswersOnly): Promise<void> {
-    if (plan.refused > 0) {
-      try {
-        if (!(await holder.stillHolds())) {
-          throw new StreamHouseError('fenced', `shard ${holder.shard} was taken over`);
-        }
-      } catch (error) {
-        for (const part of plan.parts) this.#failPart(part, 'not-leader');
-        this.lanes.flushAnswers();
-        this.#lose(holder, operatingError(error));
-        return;
-      }
-    }
-    this.#answerAll(plan.answers);
-    this.lanes.flushAnswers();
-    for (const part of plan.parts) this.#partSettled(part);
-  }
-
-  async #append(plans: PlannedAppend[]): Promise<void> {
-    const { store, counters, clock } = this.#parts;
-    this.#committing = true;
-    const startMs = clock.monotonicMs();
-    counters.add('appendCallsTotal');
-    // All of this incarnation's, so that the number alone tells them apart; several shards name the same.
-    const rows = new Map<number, ObjectRow>();
-    for (const plan of plans) for (const row of plan.objects) rows.set(row.object.number, row);
-    let outcomes: AppendOutcome[] | StreamHouseError;
-    try {
-      outcomes = await store.appendEntries(
-        plans.map((plan) => plan.row),
-        [...rows.values()],
-      );
-      counters.observe('appendMs', clock.monotonicMs() - startMs);
-    } catch (error) {
-      outcomes = operatingError(error);
-    }
-    this.#committing = false;
-    if (Array.isArray(outcomes)) this.#settleCall(plans, outcomes);
-    else for (const plan of plans) void this.#settleOne(plan, outcomes);
-    this.#commit();
-  }
-
-  /** The usual end of a call: all done. What is not done settles by itself. */
-  #settleCall(plans: PlannedAppend[], outcomes: AppendOutcome[]): void {
-    const done: PlannedAppend[] = [];
-    for (let i = 0; i < plans.length; i++) {
-      if (outcomes[i].kind === 'done') done.push(plans[i]);
-      else void this.#settleOne(plans[i], outcomes[i]);
-    }
-    this.#publish(done);
-  }
-
-  async #settleOne(plan: PlannedAppend, first: unknown): Promise<void> {
-    const { holder } = plan;
-    try {
-      const verdict = await holder.settle(plan, first);
-      if (verdict === 'committed') {
-        this.#publish([plan]);
-        this.#commit();
-        return;
-      }
-      this.#parts.counters.add('appendsFencedTotal');
-      const code = verdictCode(verdict);
-      const failure = new StreamHouseError(
-        'fenced',
-        `shard ${holder.shard}: entry ${plan.row.seq} is ${verdict}`,
-      );
-      this.#failPlan(plan, code, failure);
-      this.#lose(holder, failure);
-    } catch (error) {
-      const failure = operatingError(error);
-      this.#failPlan(plan, 'store-unknown', failure);
-      this.#lose(holder, failure);
-    }
-  }
-
-  #failPlan(plan: PlannedAppend, code: ErrorCode, failure: StreamHouseError): void {
-    plan.holder.outstanding = null;
-    for (const part of plan.parts) this.#failPart(part, code);
-    plan.done?.(failure);
-    this.lanes.flushAnswers();
-  }
-
-  /**
-   * Entries are committed: into the states, then to the lanes (index first, then answers). An entry may turn out
-   * committed after its shard was lost; then only its answers count.
-   */
-  #publish(plans: PlannedAppend[]): void {
-    if (plans.length === 0) return;
-    const { counters, clock } = this.#parts;
-    const entries: CommittedEntry[] = [];
-    const objects: SharedObject[] = [];
-    for (const plan of plans) {
-      const { holder } = plan;
-      entries.push(holder.committed(plan));
-      this.#noteSeq(holder.shard, plan.row.seq);
-      counters.add('entriesCommittedTotal');
-      counters.add('entryBytesTotal', plan.row.body.length);
-      if (plan.entry.kind === 'slices') {
-        for (const slice of plan.entry.slices) counters.add('recordsCommittedTotal', slice.recordCount);
-      }
-      for (const part of plan.parts) {
-        const shared = this.#pipeline.share(part.object);
-        if (shared) {
-          objects.push(shared);
-          counters.observe('commitMs', clock.monotonicMs() - part.sealing.sealedAtMs);
-        }
-      }
-      if (plan.answers) this.#answerAll(plan.answers);
-    }
-    this.lanes.committed(entries, objects);
-    for (const plan of plans) {
-      for (const part of plan.parts) this.#partSettled(part);
-      plan.done?.(null);
-    }
-    this.#changed();
-    void this.#checkpointer.look(false);
-  }
-
-  #answerAll(answers: PlannedAnswers): void {
-    for (const [lane, writer] of answers) {
-      this.#parts.counters.add('appendsAnsweredTotal', writer.count);
-      this.lanes.answerAll(lane, writer);
+      else this.#committer.failPart(part, 'append-abandoned');
     }
   }
 
@@ -510,7 +340,7 @@ export class Sequencer {
           holder.decide(body, (error) => (error ? reject(error) : resolve()));
         }),
     );
-    this.#commit();
+    this.#committer.commit();
     await Promise.all(waits);
   }
 

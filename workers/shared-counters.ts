@@ -98,6 +98,7 @@ export const HISTOGRAMS = {
   batchAgeMs: 'Age of a batch at its sealing, ms',
   coldReadMs: 'Read from the object store, ms',
   indexLookupUs: 'Look-up in the segment index, microseconds',
+  indexPagedLookupMs: 'Look-up in the segment index that had to page in, ms',
   topicCacheHitUs: 'Topic look-up answered from the cache, one in 64 of them, microseconds',
   metadataAppendEntriesMs: 'Metadata call appendEntries, ms',
   metadataReadEntriesMs: 'Metadata call readEntries, ms',

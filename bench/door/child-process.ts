@@ -1,6 +1,6 @@
 /**
- * Processes of a door measurement: the echo server and the clients, each its own process with an IPC channel.
- * Owns starting them, one question with one answer at a time, and ending them. The suite's process.
+ * A process of a measurement, forked with an IPC channel: a door's client, a sink for objects. Owns starting it, one
+ * question with one answer at a time, and ending it. The suite's process.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';

@@ -4,7 +4,8 @@
  * are in flight that the window, 100 ms, is not what bounds the rate. Owns: the rows, the processes, the turns.
  * Four processes: this one waits.
  */
-
+import { LoadChild } from '../../src/load/child-process.ts';
+import type { FromEcho, ToEcho } from '../../src/load/echo-server.ts';
 import { BrokerProcess } from '../../test/support/broker-process.ts';
 import { BenchChild } from '../door/child-process.ts';
 import type { ClientFigures, ClientTask } from '../door/client.ts';
@@ -163,12 +164,16 @@ export const httpDoorSuite: Suite = {
   name: 'http-door',
   title: 'HTTP door: durable produce of 10-byte records against a bare node:http echo',
   async run(options) {
-    const child = new BenchChild('echo-server.ts');
+    const child = new LoadChild<ToEcho, FromEcho>('echo-server', () => undefined);
     try {
-      const port = await child.ask<number>('listen');
+      const { port } = await child.next('listening');
       const echo: Server = {
         url: `http://127.0.0.1:${port}`,
-        cpuSeconds: () => child.ask<number>('cpu'),
+        async cpuSeconds() {
+          const answer = child.next('cpu');
+          child.send({ type: 'cpu' });
+          return (await answer).seconds;
+        },
         objects: async () => 0,
       };
       const figures: TaskFigures[] = [];
@@ -178,7 +183,7 @@ export const httpDoorSuite: Suite = {
       }
       return figures;
     } finally {
-      await child.stop();
+      await child.kill();
     }
   },
 };

@@ -15,7 +15,10 @@ import type {
   MetadataCacheKind,
   MetadataCacheObserver,
 } from '../../storage/metadata/cache/metadata-cache-observer.ts';
-import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
+import {
+  type CachedMetadataParts,
+  CachedMetadataStore,
+} from '../../storage/metadata/cached-metadata-store.ts';
 import type { MetadataStore, Topic } from '../../storage/metadata/metadata-store.ts';
 import { openMetadata } from '../../storage/metadata/open-metadata-store.ts';
 import { inScratchDirectory } from '../scratch-directory.ts';
@@ -176,6 +179,30 @@ async function warmMinutes({ store, topics }: Cluster, smoke: boolean): Promise<
   };
 }
 
+/** Look-ups that the cache has to pass on: in one nothing grows old enough to be of use, in the other it is evicted. */
+function addMisses(tasks: TaskSet, cluster: Cluster, parts: Omit<CachedMetadataParts, 'settings'>): void {
+  const { store, topics } = cluster;
+  const none = { topicMsMax: 0, partitionMsMax: 0, leaseMsMax: 0, agentMsMax: 0, paceMs: 0 };
+  const aged = new CachedMetadataStore(store, { ...parts, settings: none });
+  // One place only: whatever is asked for next was evicted.
+  const small = new CachedMetadataStore(store, { ...parts, settings: { topicCountMax: 1 } });
+  let i = 0;
+  const add = (kind: MetadataCacheKind, what: string, get: () => Promise<unknown>) =>
+    tasks.add(`${kind}: miss, ${what}`, get, {
+      itemName: 'look-up',
+      against: `${kind}: SQLite store, no cache`,
+      hooks: { async: true },
+    });
+  add('topic', 'through the cache to SQLite', () => small.getTopic(topics[i++ % topics.length].name));
+  for (const { kind, get, peek } of lookUps(aged, cluster)) {
+    if (kind === 'topic') continue;
+    add(kind, 'too old, through the cache to SQLite', () => {
+      if (peek(i) !== undefined) throw new Error(`a hit of a ${kind}`);
+      return get(i++);
+    });
+  }
+}
+
 async function measure(directory: string, options: SuiteOptions): Promise<TaskFigures[]> {
   const opened = await openMetadata(`sqlite:${join(directory, 'metadata.db')}`, { role: 'broker' });
   try {
@@ -187,16 +214,9 @@ async function measure(directory: string, options: SuiteOptions): Promise<TaskFi
     const cached = new CachedMetadataStore(opened.store, { ...parts, settings });
     for (const { name } of cluster.topics) await cached.getPartition(name, 0);
     await cached.getAgentOf(cluster.incarnations[0]);
-    // One place only: whatever is asked for next was evicted.
-    const small = new CachedMetadataStore(opened.store, { ...parts, settings: { topicCountMax: 1 } });
     const tasks = new TaskSet('metadata cache', options);
     const cachedNames = lookUps(cached, cluster).flatMap((lookUp) => addKind(tasks, lookUp));
-    let next = 0;
-    tasks.add(
-      'topic: miss, through the cache to SQLite',
-      () => small.getTopic(cluster.topics[next++ % cluster.topics.length].name),
-      { itemName: 'look-up', against: 'topic: SQLite store, no cache', hooks: { async: true } },
-    );
+    addMisses(tasks, cluster, parts);
     const figures = await tasks.run();
     for (const { name, p50Us, items } of figures) {
       const isMissed = cachedNames.includes(name) && p50Us / items >= CACHED_P50_US_MAX;

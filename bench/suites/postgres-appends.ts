@@ -9,19 +9,16 @@
  */
 import assert from 'node:assert/strict';
 import pg from 'pg';
-import { encodePage } from '../../index/page-codec.ts';
-import { blankRefs, packRef } from '../../index/segment-ref.ts';
 import { seededRandom } from '../../src/core/random.ts';
-import type { IndexPage, MetadataStore } from '../../storage/metadata/metadata-store.ts';
+import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { openMetadata } from '../../storage/metadata/open-metadata-store.ts';
 import { type PostgresServer, startPostgres } from '../../test/support/postgres-server.ts';
 import { addPackedFlushes, FLUSH_INCARNATION, PackedFlushes } from '../packed-flushes.ts';
 import { TOPIC_ID, upTo, WALL_MS } from '../sample-appends.ts';
+import { OFFSETS_PER_PAGE, REFS_PER_PAGE, samplePages } from '../sample-pages.ts';
 import { type Suite, type SuiteOptions, type TaskFigures, TaskSet } from '../suite.ts';
 
 const SHARD_COUNT = 64;
-const REFS_PER_PAGE = 256;
-const RECORDS_PER_REF = 10;
 const PAGES_PER_PARTITION = 2;
 
 /** What the logs replace. */
@@ -87,7 +84,7 @@ async function measureFlushes(
   };
   for (const count of counts) {
     await runAlone(count, (tasks) =>
-      addPackedFlushes(tasks, flushes, count, `row per slice, ${count} slices`),
+      addPackedFlushes(tasks, flushes, count, { against: `row per slice, ${count} slices` }),
     );
   }
   // Behind all of those: the server is busy for a while with what these leave (vacuum, checkpoints).
@@ -104,38 +101,6 @@ async function measureFlushes(
   return figures;
 }
 
-/** Full pages of one partition, one after the other. */
-function samplePages(partition: number): IndexPage[] {
-  return upTo(PAGES_PER_PARTITION).map((place) => {
-    const baseOffset = place * REFS_PER_PAGE * RECORDS_PER_REF;
-    const refs = blankRefs(REFS_PER_PAGE);
-    for (let i = 0; i < REFS_PER_PAGE; i++) {
-      const number = place * REFS_PER_PAGE + i;
-      packRef(refs, i, {
-        baseOffset: baseOffset + i * RECORDS_PER_REF,
-        nextOffset: baseOffset + (i + 1) * RECORDS_PER_REF,
-        incarnation: FLUSH_INCARNATION,
-        number,
-        position: 24 + ((partition * 7919 + number) % 100_000) * 80,
-        length: 800,
-        maxTimestampSoFarMs: WALL_MS + number * 100,
-      });
-    }
-    const nextOffset = baseOffset + REFS_PER_PAGE * RECORDS_PER_REF;
-    const page = {
-      topicId: TOPIC_ID,
-      partition,
-      stamp: 900,
-      baseOffset,
-      nextOffset,
-      refCount: REFS_PER_PAGE,
-      refs,
-    };
-    const shard = partition % SHARD_COUNT;
-    return { topicId: TOPIC_ID, partition, shard, baseOffset, stamp: 900, bytes: encodePage(page) };
-  });
-}
-
 async function measureLookUps(
   store: MetadataStore,
   client: pg.Client,
@@ -143,11 +108,11 @@ async function measureLookUps(
 ): Promise<TaskFigures[]> {
   const partitions = options.smoke ? 100 : 10_000;
   for (let from = 0; from < partitions; from += 100) {
-    await store.putPages(upTo(100).flatMap((i) => samplePages(from + i)));
+    await store.putPages(upTo(100).flatMap((i) => samplePages(from + i, PAGES_PER_PARTITION, SHARD_COUNT)));
   }
   await client.query('ANALYZE');
   const random = seededRandom(11);
-  const offsets = PAGES_PER_PARTITION * REFS_PER_PAGE * RECORDS_PER_REF;
+  const offsets = PAGES_PER_PARTITION * OFFSETS_PER_PAGE;
   const request = () => ({
     topicId: TOPIC_ID,
     partition: random.below(partitions),
@@ -158,16 +123,27 @@ async function measureLookUps(
     if (pages.includes(null)) throw new Error('a page was not found');
   };
   const tasks = new TaskSet('postgres look-ups', options, { timeMs: 4000 });
+  const pageBytes = samplePages(0, 1, SHARD_COUNT)[0].bytes.length;
   const segments = partitions * PAGES_PER_PARTITION * REFS_PER_PAGE;
   for (const count of [1, 100]) {
     tasks.add(`${count} page${count > 1 ? 's' : ''} in one call`, () => find(count), {
       items: count,
       itemName: 'look-up',
-      details: { 'segments stored': segments, 'page bytes': samplePages(0)[0].bytes.length },
+      details: { 'segments stored': segments, 'page bytes': pageBytes },
       hooks: { async: true },
     });
   }
   return await tasks.run();
+}
+
+/** A store of its own, and flushes of 1,000 slices that are spread over so many partitions. */
+async function openSpread(server: PostgresServer, schema: string, partitions: number, slices: number) {
+  const url = server.storeUrl({ schema, durability: 'checked', application_name: schema });
+  const opened = await openMetadata(url, { role: 'broker', migrate: true });
+  const flushes = await PackedFlushes.on(opened.store, SHARD_COUNT);
+  const byShard = flushes.byShard(upTo(slices).map((i) => i * (partitions / slices)));
+  await flushes.append(flushes.next(byShard));
+  return { opened, flushes, byShard };
 }
 
 /** What one flush of 1,000 slices among so many partitions takes, and what the server counts for it. */
@@ -177,14 +153,12 @@ async function costOfFlush(
   partitions: number,
   options: SuiteOptions,
 ): Promise<TaskFigures> {
-  const schema = `cost_${partitions}`;
-  const url = server.storeUrl({ schema, durability: 'checked' });
-  const opened = await openMetadata(url, { role: 'broker', migrate: true });
-  const flushes = await PackedFlushes.on(opened.store, SHARD_COUNT);
   const slices = 1_000;
-  const byShard = flushes.byShard(upTo(slices).map((i) => i * (partitions / slices)));
-  await flushes.append(flushes.next(byShard));
-  const before = await rowsWritten(client, schema, 1);
+  // A twin of one flush says what was written before the flushes that are counted: the server counts what a
+  // connection wrote when the connection ends, or up to ten seconds later.
+  const [schema, twin] = [`cost_${partitions}`, `twin_${partitions}`];
+  await (await openSpread(server, twin, partitions, slices)).opened.close();
+  const { opened, flushes, byShard } = await openSpread(server, schema, partitions, slices);
   await client.query('SELECT pg_stat_statements_reset()');
   const timesUs: number[] = [];
   for (const _ of upTo(options.smoke ? 20 : 500)) {
@@ -199,7 +173,7 @@ async function costOfFlush(
   );
   await opened.close();
   const runs = timesUs.length;
-  const after = await rowsWritten(client, schema, runs + 1);
+  const rows = (await rowsWritten(client, schema)) - (await rowsWritten(client, twin));
   timesUs.sort((a, b) => a - b);
   const p50Us = timesUs[runs >> 1];
   return {
@@ -213,23 +187,25 @@ async function costOfFlush(
     against: null,
     details: {
       'statements counted per flush': counted.rows[0].calls / runs,
-      'rows counted per flush': (after - before) / runs,
+      'rows counted per flush': rows / runs,
     },
   };
 }
 
-/** Rows inserted and updated, once the server has heard of at least so many flushes. */
-async function rowsWritten(client: pg.Client, schema: string, flushes: number): Promise<number> {
+/** Rows inserted and updated in a schema; its connections, which bear its name, were closed. */
+async function rowsWritten(client: pg.Client, schema: string): Promise<number> {
   for (let wait = 0; wait < 300; wait++) {
-    const { rows } = await client.query(
-      `SELECT sum(n_tup_ins + n_tup_upd)::int4 AS written, sum(n_tup_ins) FILTER (WHERE relname = 'objects')::int4
-         AS objects FROM pg_stat_user_tables WHERE schemaname = $1`,
-      [schema],
-    );
-    if (rows[0].objects >= flushes) return rows[0].written;
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const open = await client.query('SELECT 1 FROM pg_stat_activity WHERE application_name = $1', [schema]);
+    if (open.rowCount === 0) {
+      const { rows } = await client.query(
+        'SELECT sum(n_tup_ins + n_tup_upd)::int4 AS written FROM pg_stat_user_tables WHERE schemaname = $1',
+        [schema],
+      );
+      return rows[0].written;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error('the server did not count the flushes');
+  throw new Error('the connections did not end');
 }
 
 async function measureCosts(

@@ -73,7 +73,7 @@ async function measure(directory: string, options: SuiteOptions): Promise<TaskFi
     for (const count of counts) {
       // A set each: a task's first flush is made when it is added, and flushes of a store follow one another.
       const tasks = new TaskSet('sqlite appends', options, { timeMs: 3000, runs: 50 });
-      addPackedFlushes(tasks, flushes, count, `row per slice, ${count} slices`);
+      addPackedFlushes(tasks, flushes, count, { against: `row per slice, ${count} slices` });
       addRows(tasks, rows, count, count);
       figures.push(...(await tasks.run()));
     }

@@ -1,182 +1,573 @@
 /**
- * The broker as an agent: registration, heartbeats, and the loop that compares which shards are held with which
- * should be. Owns: that comparison and its retries; it holds no other state. Does not own: takeover itself
- * (batching worker). Main thread. A broker that is alone should hold every shard.
+ * The broker as an agent: registration, heartbeats, and the loop that compares which shards it holds with which it
+ * should hold, and takes and hands over in bounded moves. Owns: that comparison and its retries, what of the shards is
+ * held, being taken or being handed over here. Does not own: who is alive (membership), who should hold what
+ * (shard-plan), takeover and handover themselves (batching worker). Main thread.
+ *
+ * One look, with each heartbeat and whenever something happened:
+ *   leases read -> heartbeat, which lists all agents -> membership -> plan -> take, release
+ * The leases are read first: a holder that is not among the agents of a later read is registered no more.
+ *
+ * A shard here:  not held -> taking -> held -> releasing -> not held
+ *                   ^---------'--------'-- lost (again after a pause that grows)
+ *
+ * Taken is what the plan gives to us and nobody alive holds; from the living nothing is ever taken: they release what
+ * is not theirs any more. Whatever this loop believes, the head's compare-and-set decides.
  */
-import type { Agent, MetadataStore } from '../../storage/metadata/metadata-store.ts';
+import type { Agent, MetadataStore, ShardHead } from '../../storage/metadata/metadata-store.ts';
+import type { SeenLease } from '../../workers/messages.ts';
 import type { Clock, Timer } from '../core/clock.ts';
-import { asOperatingError, type PlainError, StreamHouseError } from '../core/errors.ts';
+import { asOperatingError, kindOf, type PlainError, StreamHouseError } from '../core/errors.ts';
+import type { Random } from '../core/random.ts';
+import { type Member, Membership } from './membership.ts';
+import { planShards } from './shard-plan.ts';
 
 export interface AgentSettings {
   agentId: string;
-  address: string;
   zone: string;
   group: string;
   version: string;
   shardCount: number;
   heartbeatMs: number;
+  /** Silence after which an agent is dead; at least three heartbeats. */
+  deadAgentMs: number;
+  /** Nobody else can use the store: then no silence of ours lets anybody else take what we hold. */
+  isAlone: boolean;
+}
+
+/** What an agent tells another one, so that it need not wait for its next look. */
+export interface LeaseNotice {
+  /** The incarnation that tells. */
+  from: number;
+  /** It stops and is to get no more shards. */
+  leaving: boolean;
+  /** Released by it under these epochs. */
+  shards: { shard: number; epoch: number }[];
 }
 
 export interface AgentParts {
   settings: AgentSettings;
   store: MetadataStore;
   clock: Clock;
-  /** Reads the leases of all shards anew, in one statement; with each heartbeat. */
-  refreshLeases(): Promise<void>;
-  take(shards: number[]): void;
+  random: Random;
+  /** Where others reach this broker, HOST:PORT. */
+  address(): string;
+  /** The group whose agents hold a shard. */
+  groupOf(shard: number): string;
+  take(leases: SeenLease[]): void;
+  release(shards: number[]): void;
+  /** Tells another agent; what is lost on the way its next look mends. */
+  notify(agent: Agent, notice: LeaseNotice): Promise<void>;
+  /** A shard is served here since, or no longer. */
+  changed(shard: number): void;
+  /** Some agent is gone: whatever it had begun is to be ended by another. */
+  agentGone(): void;
   /** This agent's registration was replaced: another process runs under its id. */
   replaced(error: StreamHouseError): void;
+  /** This agent's registration was removed while it was silent: it needs a new incarnation. */
+  reaped(): void;
   info(message: string, fields: Record<string, unknown>): void;
   warn(message: string, fields: Record<string, unknown>): void;
+}
+
+export interface HeldShard {
+  shard: number;
+  epoch: number;
+  /** Wall time of the takeover's end, ms. */
+  sinceMs: number;
 }
 
 /** Between two tries to take a shard that was lost, ms: doubled with each loss in a row. */
 const RETAKE_MS_FIRST = 50;
 const RETAKE_MS_MAX = 5000;
+/** Looks that something calls for begin so far apart, ms. */
+const LOOK_PAUSE_MS = 50;
+/** Shards that are handed over at a time: each is unserved for a window and an upload, some 200 ms. */
+const RELEASES_MAX = 8;
+/** A dead agent's row is removed when it has been dead for so many times the time after which it is. */
+const REAP_FACTOR = 4;
+/** A release that got no answer is asked for again after this time, ms. */
+const RELEASE_MS_MAX = 60_000;
 
 export class AgentLoop {
   readonly #parts: AgentParts;
-  readonly #held = new Map<number, number>();
-  readonly #losses = new Map<number, number>();
-  readonly #timers = new Set<Timer>();
+  readonly #membership: Membership;
+  readonly #held = new Map<number, HeldShard>();
+  readonly #taking = new Set<number>();
+  /** With the time when it was asked for. */
+  readonly #releasing = new Map<number, number>();
+  /** Shards that were lost: how often in a row, and when to try again. */
+  readonly #losses = new Map<number, { count: number; againAtMs: number }>();
+  /** The newest leases read; empty before the first look. */
+  #leases: readonly ShardHead[] = [];
+  /** By shard, who should hold it. */
+  #plan = new Map<number, number>();
   #incarnation = 0;
   /** From the first try to register until one is answered: the store may know a newer incarnation than we do. */
   #registering = false;
+  /** A batching worker runs. */
   #serving = false;
+  #leaving = false;
   #stopped = false;
   #heartbeatFailures = 0;
+  /** When the last confirmed heartbeat or registration was sent, monotonic ms. */
+  #confirmedMs = Number.NEGATIVE_INFINITY;
+  #timer: Timer | null = null;
+  #nextLookAtMs = Number.POSITIVE_INFINITY;
+  #looking = false;
+  #lookAgain = false;
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
+  /** Incarnations seen as gone, so that each is told of once. */
+  readonly #goneTold = new Set<number>();
+  #settledWaiters: (() => void)[] = [];
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
+    const { deadAgentMs } = parts.settings;
+    this.#membership = new Membership({ deadMs: deadAgentMs, pauseMsMax: deadAgentMs / 2 });
   }
+
+  // -- What others ask ---------------------------------------------------------------------------------
 
   get incarnation(): number {
     return this.#incarnation;
   }
 
-  /** Registers this agent anew; the incarnation under which the next batching worker writes. */
-  async register(): Promise<number> {
-    const { agentId, address, zone, group, version } = this.#parts.settings;
-    const registeredAtMs = Math.max(0, Math.floor(this.#parts.clock.wallMs()));
-    this.#registering = true;
-    const agent: Agent = await this.#parts.store.registerAgent({
-      agentId,
-      address,
-      zone,
-      group,
-      version,
-      registeredAtMs,
-    });
-    this.#registering = false;
-    const isFirst = this.#incarnation === 0;
-    this.#incarnation = agent.incarnation;
-    if (isFirst) this.#scheduleHeartbeat();
-    return agent.incarnation;
+  /** The epoch under which a shard is served here; undefined: it is not, or is being handed over. */
+  epochHere(shard: number): number | undefined {
+    return this.#releasing.has(shard) ? undefined : this.#held.get(shard)?.epoch;
   }
 
-  /** The epoch under which a shard is held; undefined: it is not. */
-  epochOf(shard: number): number | undefined {
-    return this.#held.get(shard);
+  /** What is held, being handed over or not. */
+  held(): HeldShard[] {
+    return [...this.#held.values()].sort((a, b) => a.shard - b.shard);
   }
 
   get heldCount(): number {
     return this.#held.size;
   }
 
-  /** A batching worker runs and holds nothing: it should hold everything. */
+  /** All leases as of the last look; empty before the first. */
+  get leases(): readonly ShardHead[] {
+    return this.#leases;
+  }
+
+  /** It hands everything over and gets nothing more. */
+  get isLeaving(): boolean {
+    return this.#leaving;
+  }
+
+  /** Registered agents as of the last look. */
+  members(): Member[] {
+    return this.#membership.members();
+  }
+
+  /**
+   * Whether reads may be answered: not when our last confirmed heartbeat is so old that others may have taken our
+   * shards. DESIGN.md section 6.
+   */
+  mayServe(): boolean {
+    const { isAlone, deadAgentMs } = this.#parts.settings;
+    return isAlone || this.#parts.clock.monotonicMs() - this.#confirmedMs <= (deadAgentMs * 2) / 3;
+  }
+
+  /** Why this broker does not do all that it should; for people. */
+  reasons(): string[] {
+    const reasons: string[] = [];
+    const missing = [...this.#plan].filter(([shard, owner]) => {
+      return owner === this.#incarnation && !this.#held.has(shard);
+    });
+    if (this.#leases.length === 0) reasons.push('the leases have not been read yet');
+    if (missing.length > 0) reasons.push(`${missing.length} shards that should be served here are not`);
+    if (!this.mayServe()) reasons.push('its heartbeats do not reach the metadata store');
+    return reasons;
+  }
+
+  // -- Registration ------------------------------------------------------------------------------------
+
+  /** Registers this agent anew; the incarnation under which the next batching worker writes. */
+  async register(): Promise<number> {
+    const { agentId, zone, group, version } = this.#parts.settings;
+    const { store, clock } = this.#parts;
+    const address = this.#parts.address();
+    const registeredAtMs = Math.max(0, Math.floor(clock.wallMs()));
+    this.#registering = true;
+    const sentMs = clock.monotonicMs();
+    const agent = await store.registerAgent({ agentId, address, zone, group, version, registeredAtMs });
+    this.#registering = false;
+    this.#confirmedMs = sentMs;
+    this.#incarnation = agent.incarnation;
+    return agent.incarnation;
+  }
+
+  // -- The batching worker -----------------------------------------------------------------------------
+
+  /** A batching worker runs under the newest incarnation and holds nothing. */
   sequencerUp(): void {
     this.#serving = true;
-    this.#held.clear();
-    this.#parts.take(Array.from({ length: this.#parts.settings.shardCount }, (_, shard) => shard));
+    this.#forgetShards();
+    this.lookSoon();
   }
 
   sequencerLost(): void {
     this.#serving = false;
-    this.#held.clear();
+    this.#forgetShards();
   }
 
-  held(shard: number, epoch: number): void {
-    this.#held.set(shard, epoch);
+  #forgetShards(): void {
+    const held = [...this.#held.keys()];
+    this.#held.clear();
+    this.#taking.clear();
+    this.#releasing.clear();
+    this.#losses.clear();
+    for (const shard of held) this.#parts.changed(shard);
+  }
+
+  heldNow(shard: number, epoch: number): void {
+    this.#taking.delete(shard);
     this.#losses.delete(shard);
-    if (this.#held.size === this.#parts.settings.shardCount) {
-      this.#parts.info('all shards are served', { shards: this.#held.size, incarnation: this.#incarnation });
+    const known = this.#held.get(shard);
+    if (known?.epoch !== epoch) {
+      const sinceMs = Math.floor(this.#parts.clock.wallMs());
+      this.#held.set(shard, { shard, epoch, sinceMs });
     }
+    this.#parts.changed(shard);
+    this.#settle();
   }
 
   lost(shard: number, error: PlainError): void {
     this.#held.delete(shard);
-    const losses = this.#losses.get(shard) ?? 0;
-    this.#losses.set(shard, losses + 1);
-    this.#parts.warn('a shard was lost', { shard, error });
-    const delayMs = Math.min(RETAKE_MS_MAX, RETAKE_MS_FIRST * 2 ** Math.min(losses, 10));
-    this.#later(delayMs, () => {
-      if (this.#serving && !this.#held.has(shard)) this.#parts.take([shard]);
-    });
+    this.#taking.delete(shard);
+    this.#releasing.delete(shard);
+    const { clock } = this.#parts;
+    const count = this.#losses.get(shard)?.count ?? 0;
+    const delayMs = Math.min(RETAKE_MS_MAX, RETAKE_MS_FIRST * 2 ** Math.min(count, 10));
+    this.#losses.set(shard, { count: count + 1, againAtMs: clock.monotonicMs() + delayMs });
+    // Somebody else was first: that is how rivals part.
+    const isRivalry = kindOf(error.code) === 'conflict';
+    this.#parts[isRivalry ? 'info' : 'warn']('a shard was lost', { shard, error });
+    this.#parts.changed(shard);
+    this.lookSoon(delayMs);
+    this.#settle();
   }
 
-  /** It was handed over. */
-  released(shard: number): void {
+  released(shard: number, epoch: number): void {
     this.#held.delete(shard);
+    this.#releasing.delete(shard);
+    this.#parts.changed(shard);
+    this.#tellSuccessor(shard, epoch);
+    this.lookSoon();
+    this.#settle();
   }
 
-  #later(delayMs: number, fire: () => void): void {
-    const timer = this.#parts.clock.after(delayMs, () => {
-      this.#timers.delete(timer);
-      if (!this.#stopped) fire();
+  #tellSuccessor(shard: number, epoch: number): void {
+    const owner = this.#plan.get(shard);
+    const successor = this.members().find(({ agent }) => agent.incarnation === owner);
+    if (successor && owner !== this.#incarnation) this.#tell(successor.agent, [{ shard, epoch }]);
+  }
+
+  #tell(agent: Agent, shards: LeaseNotice['shards']): void {
+    const notice = { from: this.#incarnation, leaving: this.#leaving, shards };
+    this.#parts.notify(agent, notice).catch((error: unknown) => {
+      const failure = asOperatingError(error, 'not-leader', 'telling another agent');
+      this.#parts.info('an agent could not be told', { agent: agent.agentId, error: failure.toPlain() });
     });
-    this.#timers.add(timer);
   }
 
-  #scheduleHeartbeat(): void {
-    this.#later(this.#parts.settings.heartbeatMs, () => {
-      void this.#refreshLeases();
-      void this.#heartbeat().finally(() => {
-        if (!this.#stopped) this.#scheduleHeartbeat();
-      });
+  /** Another agent tells that it released shards, or that it leaves. */
+  leasesMoved({ from, leaving }: LeaseNotice): void {
+    if (leaving) this.#membership.noteLeaving(from);
+    this.lookSoon();
+  }
+
+  // -- Looking -----------------------------------------------------------------------------------------
+
+  /** Begins the loop. */
+  start(): void {
+    this.lookSoon();
+  }
+
+  /** Looks after `delayMs`, but not sooner than LOOK_PAUSE_MS after the last look began. */
+  lookSoon(delayMs = 0): void {
+    if (this.#stopped) return;
+    if (this.#looking) {
+      this.#lookAgain = true;
+      return;
+    }
+    const nowMs = this.#parts.clock.monotonicMs();
+    this.#schedule(Math.max(delayMs, this.#lookedAtMs + LOOK_PAUSE_MS - nowMs));
+  }
+
+  /** The next look is in `delayMs`, or when it was to be if that is sooner. */
+  #schedule(delayMs: number): void {
+    const { clock } = this.#parts;
+    const atMs = clock.monotonicMs() + Math.max(0, delayMs);
+    if (this.#timer && this.#nextLookAtMs <= atMs) return;
+    this.#timer?.cancel();
+    this.#nextLookAtMs = atMs;
+    this.#timer = clock.after(Math.max(0, delayMs), () => {
+      this.#timer = null;
+      this.#nextLookAtMs = Number.POSITIVE_INFINITY;
+      void this.#look();
     });
   }
 
-  async #heartbeat(): Promise<void> {
-    const incarnation = this.#incarnation;
+  async #look(): Promise<void> {
+    if (this.#stopped || this.#looking) return;
+    this.#looking = true;
+    this.#lookAgain = false;
+    this.#lookedAtMs = this.#parts.clock.monotonicMs();
     try {
-      await this.#parts.store.heartbeat(this.#parts.settings.agentId, incarnation);
-      this.#heartbeatFailures = 0;
-    } catch (error) {
-      const failure = asOperatingError(error, 'store-unavailable', 'heartbeat');
-      // Whoever stops has given its registration up: a heartbeat still under way finds it gone.
-      if (this.#stopped) return;
-      // A batching worker that is started again registers anew: that is no rival.
-      const ours = this.#registering || incarnation !== this.#incarnation;
-      if (failure.code === 'agent-not-found' && !ours) {
-        this.#parts.replaced(
-          new StreamHouseError(
-            'conflict',
-            `another broker has registered as agent ${this.#parts.settings.agentId}; this one stops`,
-          ),
-        );
-        return;
+      await this.#lookOnce();
+    } finally {
+      this.#looking = false;
+      if (!this.#stopped) {
+        this.#schedule(this.#pauseMs());
+        if (this.#lookAgain) this.lookSoon();
       }
-      this.#heartbeatFailures++;
-      this.#parts.warn('a heartbeat failed', { error: failure.toPlain(), inARow: this.#heartbeatFailures });
     }
   }
 
-  /** No heartbeat waits for it: what is known of the leases only grows old. */
-  async #refreshLeases(): Promise<void> {
+  /** Until the next look, if nothing happens: a heartbeat; less when a rival is late, so that its death is seen soon. */
+  #pauseMs(): number {
+    const { heartbeatMs, deadAgentMs } = this.#parts.settings;
+    const late = this.#membership.someoneIsLate(this.#incarnation, heartbeatMs * 1.5);
+    const pauseMs = late ? Math.min(heartbeatMs, deadAgentMs / 15) : heartbeatMs;
+    return pauseMs * (0.9 + this.#parts.random.unit() / 10);
+  }
+
+  async #lookOnce(): Promise<void> {
+    const { store, clock, settings } = this.#parts;
+    const incarnation = this.#incarnation;
+    if (incarnation === 0 || this.#registering) return;
     try {
-      await this.#parts.refreshLeases();
+      const leases = await store.listLeases();
+      const askedMs = clock.monotonicMs();
+      const agents = await store.heartbeat(settings.agentId, incarnation);
+      if (this.#stopped || this.#registering || incarnation !== this.#incarnation) return;
+      this.#confirmedMs = askedMs;
+      this.#heartbeatFailures = 0;
+      this.#membership.observe(agents, askedMs, clock.monotonicMs());
+      this.#leases = leases;
+      this.#compare();
+      await this.#reap();
     } catch (error) {
-      if (this.#stopped) return;
-      const failure = asOperatingError(error, 'store-unavailable', 'reading the leases');
-      this.#parts.warn('the leases could not be read anew', { error: failure.toPlain() });
+      await this.#lookFailed(asOperatingError(error, 'store-unavailable', 'heartbeat'), incarnation);
     }
+  }
+
+  async #lookFailed(failure: StreamHouseError, incarnation: number): Promise<void> {
+    // Whoever stops has given its registration up: a heartbeat still under way finds it gone.
+    if (this.#stopped) return;
+    this.#membership.broken();
+    // A batching worker that is started again registers anew: that is no rival.
+    const ours = this.#registering || incarnation !== this.#incarnation;
+    if (failure.code === 'agent-not-found') {
+      if (!ours) await this.#notRegistered();
+      return;
+    }
+    this.#heartbeatFailures++;
+    this.#parts.warn('a heartbeat failed', { error: failure.toPlain(), inARow: this.#heartbeatFailures });
+  }
+
+  /** Our row is gone: another process has our name, or we were silent for so long that we were buried. */
+  async #notRegistered(): Promise<void> {
+    const { store, settings } = this.#parts;
+    let row: Agent | null;
+    try {
+      row = await store.getAgent(settings.agentId);
+    } catch (error) {
+      const failure = asOperatingError(error, 'store-unavailable', 'looking for our registration');
+      this.#parts.warn('a heartbeat failed', { error: failure.toPlain(), inARow: ++this.#heartbeatFailures });
+      return;
+    }
+    if (this.#stopped || this.#registering || row?.incarnation === this.#incarnation) return;
+    if (row && row.incarnation > this.#incarnation) {
+      this.#parts.replaced(
+        new StreamHouseError(
+          'conflict',
+          `another broker has registered as agent ${settings.agentId}; this one stops`,
+        ),
+      );
+      return;
+    }
+    this.#parts.warn('this agent was taken for dead and its registration removed; it registers anew', {});
+    this.#parts.reaped();
+  }
+
+  /** Rows of the long dead that hold nothing are removed, by one agent. */
+  async #reap(): Promise<void> {
+    const { store, clock, settings } = this.#parts;
+    const members = this.members();
+    const first = members.find(({ state }) => state === 'live');
+    if (first?.agent.incarnation !== this.#incarnation) return;
+    const beforeMs = clock.monotonicMs() - settings.deadAgentMs * REAP_FACTOR;
+    for (const { agent, state, silentSinceMs } of members) {
+      if (state !== 'dead' || silentSinceMs > beforeMs) continue;
+      if (this.#leases.some(({ holder }) => holder === agent.incarnation)) continue;
+      this.#parts.info('a dead agent is removed', { agent: agent.agentId, incarnation: agent.incarnation });
+      await store.deregisterAgent(agent.agentId, agent.incarnation);
+    }
+  }
+
+  // -- Comparing ---------------------------------------------------------------------------------------
+
+  #compare(): void {
+    const members = this.members();
+    this.#noteGone(members);
+    const able = members.filter(({ agent, state }) => {
+      if (agent.incarnation === this.#incarnation) return !this.#leaving;
+      return state === 'live';
+    });
+    const { groupOf } = this.#parts;
+    const shards = this.#leases.map(({ shard, holder }) => ({ shard, holder, group: groupOf(shard) }));
+    this.#plan = planShards(
+      shards,
+      able.map(({ agent }) => agent),
+    );
+    if (this.#serving) {
+      this.#takeMissing();
+      this.#releaseForeign();
+      void this.#releaseForgotten();
+    }
+    this.#settle();
+  }
+
+  #noteGone(members: readonly Member[]): void {
+    const known = new Set(members.map(({ agent }) => agent.incarnation));
+    for (const incarnation of this.#goneTold) if (!known.has(incarnation)) this.#goneTold.delete(incarnation);
+    for (const { agent, state } of members) {
+      const { incarnation, agentId } = agent;
+      if (state !== 'dead') this.#goneTold.delete(incarnation);
+      else if (!this.#goneTold.has(incarnation)) {
+        this.#goneTold.add(incarnation);
+        this.#parts.warn('an agent is dead', { agent: agentId, incarnation });
+        this.#parts.agentGone();
+      }
+    }
+  }
+
+  /** Takes what should be ours and nobody alive holds. */
+  #takeMissing(): void {
+    const nowMs = this.#parts.clock.monotonicMs();
+    const leases: SeenLease[] = [];
+    for (const { shard, holder, epoch } of this.#leases) {
+      if (this.#plan.get(shard) !== this.#incarnation) continue;
+      if (this.#held.has(shard) || this.#taking.has(shard)) continue;
+      if (!this.#isFree(holder)) continue;
+      const againAtMs = this.#losses.get(shard)?.againAtMs ?? nowMs;
+      if (againAtMs > nowMs) {
+        this.lookSoon(againAtMs - nowMs);
+        continue;
+      }
+      this.#taking.add(shard);
+      leases.push({ shard, holder, epoch });
+    }
+    if (leases.length > 0) this.#parts.take(leases);
+  }
+
+  /** Whether nobody else serves under a lease of this holder. */
+  #isFree(holder: number): boolean {
+    return holder === 0 || holder === this.#incarnation || this.#membership.isGone(holder);
+  }
+
+  /** Hands over what should be another's. */
+  #releaseForeign(): void {
+    const nowMs = this.#parts.clock.monotonicMs();
+    for (const [shard, askedMs] of this.#releasing) {
+      if (nowMs - askedMs > RELEASE_MS_MAX) this.#releasing.delete(shard);
+    }
+    const shards: number[] = [];
+    for (const shard of this.#held.keys()) {
+      const owner = this.#plan.get(shard);
+      if (owner === undefined || owner === this.#incarnation || this.#releasing.has(shard)) continue;
+      if (this.#releasing.size >= RELEASES_MAX) break;
+      this.#releasing.set(shard, nowMs);
+      shards.push(shard);
+    }
+    if (shards.length === 0) return;
+    for (const shard of shards) this.#parts.changed(shard);
+    this.#parts.release(shards);
+  }
+
+  /** Leases that bear us though we serve nothing under them, for shards that others should hold. */
+  async #releaseForgotten(): Promise<void> {
+    const leases = this.#leases.filter(({ shard, holder }) => {
+      if (holder !== this.#incarnation || this.#held.has(shard) || this.#taking.has(shard)) return false;
+      const owner = this.#plan.get(shard);
+      return owner !== undefined && owner !== this.#incarnation;
+    });
+    if (leases.length === 0) return;
+    try {
+      await this.#parts.store.releaseLeases(this.#incarnation, leases);
+    } catch (error) {
+      const failure = asOperatingError(error, 'store-unavailable', 'releasing leases');
+      this.#parts.warn('leases could not be released', { error: failure.toPlain() });
+      return;
+    }
+    for (const { shard, epoch } of leases) this.#tellSuccessor(shard, epoch);
+  }
+
+  // -- Waiting -----------------------------------------------------------------------------------------
+
+  /**
+   * Resolves when every shard of our group is served by us or leased by somebody who is not known to be gone. Whoever
+   * has just come knows of nobody that it is dead.
+   */
+  async settled(signal: AbortSignal): Promise<void> {
+    await this.#until(signal, () => this.#isSettled());
+  }
+
+  #isSettled(): boolean {
+    if (this.#leases.length === 0 || this.#taking.size > 0) return false;
+    const { groupOf, settings } = this.#parts;
+    return this.#leases.every(({ shard, holder }) => {
+      if (groupOf(shard) !== settings.group || this.#held.has(shard)) return true;
+      return holder !== 0 && holder !== this.#incarnation && !this.#membership.isGone(holder);
+    });
+  }
+
+  /**
+   * Hands all shards over to the other live agents of the group; resolves when none is held or there is nobody to take
+   * them. The agent beats on until `stop`.
+   */
+  async leave(signal: AbortSignal): Promise<void> {
+    this.#leaving = true;
+    const others = this.members().filter(({ agent, state }) => {
+      return state === 'live' && agent.incarnation !== this.#incarnation;
+    });
+    const successors = others.filter(({ agent }) => agent.group === this.#parts.settings.group);
+    if (successors.length === 0) return;
+    for (const { agent } of others) this.#tell(agent, []);
+    this.lookSoon();
+    await this.#until(signal, () => this.#held.size === 0 && this.#taking.size === 0);
+  }
+
+  #until(signal: AbortSignal, holds: () => boolean): Promise<void> {
+    if (holds() || signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!holds() && !signal.aborted) {
+          this.#settledWaiters.push(look);
+          return;
+        }
+        signal.removeEventListener('abort', look);
+        resolve();
+      };
+      signal.addEventListener('abort', look, { once: true });
+      this.#settledWaiters.push(look);
+    });
+  }
+
+  #settle(): void {
+    for (const look of this.#settledWaiters.splice(0)) look();
   }
 
   /** Ends the loop; `deregister` besides when the shards were released. */
   stop(): void {
     this.#stopped = true;
-    for (const timer of this.#timers) timer.cancel();
-    this.#timers.clear();
+    this.#timer?.cancel();
+    this.#timer = null;
   }
 
   async deregister(): Promise<void> {

@@ -1,22 +1,50 @@
 /**
- * What all client commands share: `--url`, `--json`, and a client that is closed whatever happens. Does not own
- * the client. Main thread.
+ * What all client commands share: `--url`, `--zone`, `--json`, and a client that is closed whatever happens. Does not
+ * own the client. Main thread.
  */
 import type { Command } from 'commander';
 import { RestClient } from '../client/rest-client.ts';
+import { systemRandom } from '../core/random.ts';
+import { SETTINGS } from '../settings.ts';
 import { type Shell, UsageError } from './shell.ts';
 
 export interface ClientOptions {
-  url?: string;
+  url?: string[];
+  zone?: string;
   json?: boolean;
 }
 
 const DEFAULT_URL = 'http://127.0.0.1:8080';
 
-export function addClientOptions(command: Command): Command {
+/** Brokers that a command may be given; more are a mistake. */
+const URLS_MAX = 64;
+
+/** `--url` and `--json`. */
+export function addUrlOptions(command: Command): Command {
   return command
-    .option('--url <url>', `the broker (default: STREAMHOUSE_URL, else ${DEFAULT_URL})`)
+    .option(
+      '--url <url>',
+      'a broker; may be repeated, or several by commas: the next ones are asked when the first cannot serve ' +
+        `(default: STREAMHOUSE_URL, else ${DEFAULT_URL})`,
+      (text: string, before: string[] | undefined) => [...(before ?? []), ...text.split(',')],
+    )
     .option('--json', 'print JSON; errors too, on standard error');
+}
+
+/** The same and `--zone`, for commands to which it matters where their broker is. */
+export function addClientOptions(command: Command): Command {
+  return addUrlOptions(command).option(
+    '--zone <zone>',
+    'go to a broker of this zone if one is live',
+    zoneName,
+  );
+}
+
+/** A zone as `serve --zone` takes it, for commander. */
+export function zoneName(text: string): string {
+  const { pattern, patternText } = SETTINGS.zone;
+  if (pattern.test(text)) return text;
+  throw new UsageError(`--zone: ${JSON.stringify(text.slice(0, 200))} is not ${patternText}`);
 }
 
 /**
@@ -29,20 +57,40 @@ export async function withClient<T>(
   use: (client: RestClient) => Promise<T>,
   { connectionsMax = 16, closeOnStop = true } = {},
 ): Promise<T> {
-  const url = options.url ?? (shell.env.STREAMHOUSE_URL || DEFAULT_URL);
-  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
-    const source = options.url === undefined ? 'environment STREAMHOUSE_URL' : '--url';
-    throw new UsageError(`${source}: ${JSON.stringify(url.slice(0, 200))} is not an http:// or https:// URL`);
-  }
-  const client = new RestClient(url, { connectionsMax });
+  const client = new RestClient(urlsOf(options, shell), { connectionsMax });
   const close = (): void => void client.close();
   if (closeOnStop) shell.stop.addEventListener('abort', close, { once: true });
   try {
+    if (options.zone !== undefined) await goToZone(client, options.zone, options, shell);
     return await use(client);
   } finally {
     shell.stop.removeEventListener('abort', close);
     await client.close();
   }
+}
+
+function urlsOf(options: ClientOptions, shell: Shell): string[] {
+  const urls = options.url ?? (shell.env.STREAMHOUSE_URL || DEFAULT_URL).split(',');
+  const source = options.url === undefined ? 'environment STREAMHOUSE_URL' : '--url';
+  for (const url of urls) {
+    if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) continue;
+    throw new UsageError(`${source}: ${JSON.stringify(url.slice(0, 200))} is not an http:// or https:// URL`);
+  }
+  if (urls.length > URLS_MAX) throw new UsageError(`${source}: more than ${URLS_MAX} brokers`);
+  return urls;
+}
+
+/** Says where it goes; to machines, which read standard error as JSON, nothing. */
+async function goToZone(
+  client: RestClient,
+  zone: string,
+  options: ClientOptions,
+  shell: Shell,
+): Promise<void> {
+  const url = await client.useZone(zone, systemRandom);
+  if (options.json) return;
+  const found = url === null ? `no broker that can be reached; ${client.url} is used` : url;
+  shell.stderr.write(`zone ${JSON.stringify(zone)}: ${found}\n`);
 }
 
 /** A whole number from `min` to `max`, for commander's options and arguments. */

@@ -26,6 +26,8 @@ export const COMMANDS: readonly CommandRow[] = [
   },
   { name: 'produce', summary: 'append records from a file or stdin', load: () => import('./produce.ts') },
   { name: 'consume', summary: 'print records', load: () => import('./consume.ts') },
+  { name: 'agents', summary: 'list the brokers of a cluster', load: () => import('./agents.ts') },
+  { name: 'shards', summary: 'list who holds which shard', load: () => import('./shards.ts') },
   {
     name: 'inspect',
     summary: 'show objects, log entries, pages, checkpoints, segments',

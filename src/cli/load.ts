@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
+import { loadBackend } from '../../storage/metadata/metadata-backends.ts';
 import { systemRandom } from '../core/random.ts';
 import { defaultPrices, PRICES, type Prices, parsePrices } from '../load/cost.ts';
 import { GENERATORS_MAX, type LoadPlan, makePlan, PlanError, VALUE_BYTES_MIN } from '../load/load-plan.ts';
@@ -13,7 +14,7 @@ import { reportHtml } from '../load/report-html.ts';
 import type { LoadReport } from '../load/report-schema.ts';
 import { reportSummary } from '../load/report-summary.ts';
 import { runLoad } from '../load/run-load.ts';
-import type { LoadProgress } from '../load/run-options.ts';
+import type { LoadProgress, RunLoadOptions } from '../load/run-options.ts';
 import { SCENARIOS } from '../load/scenarios.ts';
 import { parseDuration } from '../setting-values.ts';
 import { wholeNumber } from './client-options.ts';
@@ -64,7 +65,7 @@ export function define(command: Command, shell: Shell): void {
   addReportOptions(command);
   command.action(async (scenario: string, serveArgs: string[], options: LoadOptions) => {
     const plan = planOf(scenario, options);
-    checkTogether(options, serveArgs);
+    checkTogether(options, serveArgs, plan);
     // A report that cannot be written is told before the run, not after it.
     for (const file of [options.json, options.html]) if (file !== undefined) writeReport(file, '');
     await load(plan, serveArgs, options, shell);
@@ -171,7 +172,7 @@ function planOf(name: string, options: LoadOptions): LoadPlan {
   }
 }
 
-function checkTogether(options: LoadOptions, serveArgs: readonly string[]): void {
+function checkTogether(options: LoadOptions, serveArgs: readonly string[], plan: LoadPlan): void {
   const { url, data, metadata, objects, objectLatency, crossPartition, restart, cpuProf } = options;
   if (url === undefined) return;
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
@@ -182,6 +183,9 @@ function checkTogether(options: LoadOptions, serveArgs: readonly string[]): void
     if (value !== undefined) throw new UsageError(`--${flag} is of a broker of its own: not with --url`);
   }
   if (!crossPartition) throw new UsageError('--no-cross-partition is of a broker of its own: not with --url');
+  if (plan.phases.some(({ afterRestart }) => afterRestart)) {
+    throw new UsageError(`${plan.scenario} starts a broker of its own anew: not with --url`);
+  }
   if (serveArgs.length > 0) throw new UsageError(`${serveArgs[0]} is of a broker of its own: not with --url`);
 }
 
@@ -192,6 +196,7 @@ async function load(
   shell: Shell,
 ): Promise<void> {
   const scenario = SCENARIOS.find(({ name }) => name === plan.scenario);
+  const database = await databaseOf(options, shell);
   const bar = new LoadBar(shell);
   let report: LoadReport;
   try {
@@ -213,7 +218,7 @@ async function load(
       verify: options.verify ?? false,
       restart: options.restart ?? false,
       echo: options.echo ?? false,
-      databaseCount: null,
+      database,
       prices: options.prices ?? defaultPrices(),
       command: commandLine(plan, serveArgs, options),
       clock: shell.clock,
@@ -228,6 +233,15 @@ async function load(
   if (options.html !== undefined) writeReport(options.html, reportHtml(report));
   await print(shell.stdout, reportSummary(report));
   conclude(report, shell);
+}
+
+/** Of a broker that runs already nobody knows here where its metadata is. */
+async function databaseOf({ url, metadata }: LoadOptions, shell: Shell): Promise<RunLoadOptions['database']> {
+  if (url !== undefined)
+    return { ownCount: { unit: 'statements', source: 'the broker, at its driver' }, counter: null };
+  const where = metadata ?? 'sqlite:metadata.db';
+  const { ownCount, databaseCounter } = await loadBackend(where);
+  return { ownCount, counter: databaseCounter?.(where, { clock: shell.clock }) ?? null };
 }
 
 /** What it takes to run the same again; no secrets, for the settings may hold some. */

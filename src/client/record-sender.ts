@@ -9,7 +9,7 @@
  * Resending: what certainly did not happen is sent again, ahead of what waits behind it, until `retryMsMax`
  * has passed. What may have happened is sent again only by an idempotent sender, unchanged and under the same
  * sequence numbers, which the broker recognizes; any other sender stops there and says how many records are in
- * doubt.
+ * doubt. Which broker gets it is the client's choice: the shard, not the broker, remembers producers.
  */
 import { type Clock, sleep, type Timer } from '../core/clock.ts';
 import { partitionOfKeyBytes } from '../core/partitioner.ts';

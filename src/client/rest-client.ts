@@ -1,16 +1,12 @@
 /**
- * A small client of the HTTP door, over undici: for the command line, the demo and tests. Owns connections, the
- * paths and shapes of the API (docs/http-api.md) as a client sees them, and how failures are told apart. Does
- * not retry, batch or keep order: record-sender.ts does. Main thread.
+ * A small client of the HTTP door: for the command line, the demo and tests. Owns the paths and shapes of the API
+ * (docs/http-api.md) as a client sees them. Does not own which broker is asked (broker-set.ts), nor batching, order
+ * and trying again later: record-sender.ts. Main thread.
  */
-import { type Dispatcher, Pool } from 'undici';
-import {
-  connectionError,
-  outcomeOfErrorCode,
-  outcomeOfStatus,
-  RestError,
-  type RestOutcome,
-} from './rest-error.ts';
+import type { Random } from '../core/random.ts';
+import type { RestCall } from './broker-connection.ts';
+import { BrokerSet, isElsewhere } from './broker-set.ts';
+import { codeName, failure, outcomeOfErrorCode, RestError } from './rest-error.ts';
 
 const JSON_V2 = 'application/vnd.kafka.json.v2+json';
 const BINARY_V2 = 'application/vnd.kafka.binary.v2+json';
@@ -21,6 +17,37 @@ export type Embedded = 'json' | 'binary';
 export interface TopicView {
   name: string;
   partitionCount: number;
+}
+
+/** A registered broker. */
+export interface BrokerView {
+  agentId: string;
+  /** New with every start. */
+  brokerId: number;
+  /** HOST:PORT; null if what it advertised is no address. */
+  address: string | null;
+  zone: string;
+  group: string;
+  version: string;
+  /** live, leaving or dead. */
+  state: string;
+  heartbeatAgeMs: number;
+  /** ISO 8601, by its own clock. */
+  registeredAt: string | null;
+  shardCount: number;
+}
+
+/** Who holds a shard. */
+export interface ShardView {
+  shard: number;
+  /** null: nobody. */
+  brokerId: number | null;
+  /** null: nobody, or one that is registered no more. */
+  agentId: string | null;
+  epoch: number;
+  /** ISO 8601, by the holder's clock; null: not known. */
+  since: string | null;
+  headSeq: number;
 }
 
 export interface ConfigView {
@@ -68,7 +95,7 @@ export interface PartitionOffsets {
 }
 
 export interface RestClientOptions {
-  /** Open connections at most, and so requests in flight. Default 16. */
+  /** Open connections to a broker at most, and so requests in flight. Default 16. */
   connectionsMax?: number;
   /** For a whole request, ms; long polls have their wait on top. Default 60 s. */
   timeoutMs?: number;
@@ -76,61 +103,63 @@ export interface RestClientOptions {
   signal?: AbortSignal;
 }
 
-interface Call {
-  method: 'GET' | 'POST' | 'PUT' | 'DELETE' | 'PATCH';
-  path: string;
-  body?: string;
-  headers?: Record<string, string>;
-  /** On top of the client's timeout. */
-  waitMs?: number;
-}
-
-/** A file's worth of the answer's text is enough for a message. */
-const MESSAGE_CHARACTERS_MAX = 500;
-
 export class RestClient {
-  readonly url: string;
-  readonly #pool: Pool;
-  readonly #prefix: string;
-  readonly #timeoutMs: number;
-  readonly #signal: AbortSignal | undefined;
-  #clusterId: string | null = null;
+  readonly #brokers: BrokerSet;
 
-  /** 'invalid-url' (as a RestError) unless `url` is http:// or https://. */
-  constructor(url: string, options: RestClientOptions = {}) {
-    const parsed = URL.canParse(url) ? new URL(url) : null;
-    if (parsed === null || (parsed.protocol !== 'http:' && parsed.protocol !== 'https:')) {
-      throw failure(`${JSON.stringify(url.slice(0, 200))} is not an http:// or https:// URL`, 'invalid-url');
-    }
-    this.url = parsed.origin + parsed.pathname.replace(/\/+$/, '');
-    this.#prefix = parsed.pathname.replace(/\/+$/, '');
-    this.#timeoutMs = options.timeoutMs ?? 60_000;
-    this.#signal = options.signal;
-    this.#pool = new Pool(parsed.origin, {
-      connections: options.connectionsMax ?? 16,
-      pipelining: 1,
-      connectTimeout: 5_000,
+  /**
+   * `url`: a broker, or several of one cluster, of which the first that can serve is asked. 'invalid-url' (as a
+   * RestError) for what is not http:// or https://.
+   */
+  constructor(url: string | readonly string[], options: RestClientOptions = {}) {
+    this.#brokers = new BrokerSet(typeof url === 'string' ? [url] : url, {
+      connectionsMax: options.connectionsMax ?? 16,
+      timeoutMs: options.timeoutMs ?? 60_000,
+      signal: options.signal,
     });
   }
 
+  /** Of the broker that is asked now. */
+  get url(): string {
+    return this.#brokers.url;
+  }
+
   /** Ends idle connections and whatever is still open on the others. */
-  async close(): Promise<void> {
-    await this.#pool.destroy();
+  close(): Promise<void> {
+    return this.#brokers.close();
+  }
+
+  // -- The cluster ------------------------------------------------------------------------------------
+  clusterId(): Promise<string> {
+    return this.#brokers.clusterId();
+  }
+
+  /** All registered brokers, or those of one zone. */
+  async listBrokers(zone?: string): Promise<BrokerView[]> {
+    const search = zone === undefined ? '' : `?zone=${encodeURIComponent(zone)}`;
+    const path = `/v3/clusters/${encodeURIComponent(await this.clusterId())}/brokers${search}`;
+    return listed(await this.#json({ method: 'GET', path }), 'brokers').map(brokerView);
+  }
+
+  /** Who holds which shard. */
+  async listShards(): Promise<ShardView[]> {
+    const path = `/v3/clusters/${encodeURIComponent(await this.clusterId())}/shards`;
+    return listed(await this.#json({ method: 'GET', path }), 'shards').map(shardView);
+  }
+
+  /**
+   * Asks once for the live brokers of a zone and goes to one that answers, at random, from then on; those given stay
+   * as the next ones. Returns its URL; null: there is none (or only https:// is allowed, which brokers do not speak).
+   */
+  async useZone(zone: string, random: Random): Promise<string | null> {
+    if (this.url.startsWith('https:')) return null;
+    const brokers = await this.listBrokers(zone);
+    const live = brokers.filter(({ state, address }) => state === 'live' && address !== null);
+    const from = Math.floor(random.unit() * live.length);
+    const urls = [...live.slice(from), ...live.slice(0, from)].map(({ address }) => `http://${address}`);
+    return this.#brokers.prefer(urls);
   }
 
   // -- Topics -----------------------------------------------------------------------------------------
-  async clusterId(): Promise<string> {
-    if (this.#clusterId === null) {
-      const answer = (await this.#json({ method: 'GET', path: '/v3/clusters' })) as {
-        data?: { cluster_id?: unknown }[];
-      };
-      const id = answer.data?.[0]?.cluster_id;
-      if (typeof id !== 'string') throw failure('the broker named no cluster', 'bad-answer');
-      this.#clusterId = id;
-    }
-    return this.#clusterId;
-  }
-
   async #topicsPath(): Promise<string> {
     return `/v3/clusters/${encodeURIComponent(await this.clusterId())}/topics`;
   }
@@ -144,23 +173,14 @@ export class RestClient {
     const topics: TopicView[] = [];
     let path: string | null = await this.#topicsPath();
     while (path !== null) {
-      const answer = (await this.#json({ method: 'GET', path })) as {
-        data?: unknown[];
-        metadata?: { next?: string | null };
-      };
-      if (!Array.isArray(answer.data)) throw failure('the list of topics is no list', 'bad-answer');
-      topics.push(...answer.data.map(topicView));
+      const call: RestCall = { method: 'GET', path };
+      const { text, broker } = await this.#brokers.request(call);
+      const answer = parsed(call, text) as { metadata?: { next?: string | null } };
+      topics.push(...listed(answer, 'topics').map(topicView));
       const next: string | null = answer.metadata?.next ?? null;
-      path = next === null ? null : this.#pathOf(next);
+      path = next === null ? null : broker.pathOf(next);
     }
     return topics;
-  }
-
-  /** A link of an answer as a path under the client's own base: the host that it names may not be ours. */
-  #pathOf(link: string): string {
-    const parsed = new URL(link, this.url);
-    const path = parsed.pathname + parsed.search;
-    return path.startsWith(`${this.#prefix}/`) ? path.slice(this.#prefix.length) : path;
   }
 
   /** 'topic-not-found'. */
@@ -266,16 +286,21 @@ export class RestClient {
       })),
     });
     const contentType = embedded === 'json' ? JSON_V2 : BINARY_V2;
-    const answer = (await this.#json({
+    const call: RestCall = {
       method: 'POST',
       path,
       body,
       headers: { ...headers, 'content-type': contentType },
-    })) as { offsets?: unknown };
-    if (!Array.isArray(answer.offsets) || answer.offsets.length !== records.length) {
+    };
+    const { text, broker } = await this.#brokers.request(call);
+    const { offsets } = parsed(call, text) as { offsets?: unknown };
+    if (!Array.isArray(offsets) || offsets.length !== records.length) {
       throw failure('the broker did not answer every record', 'bad-answer', 'unknown');
     }
-    return answer.offsets.map(recordAnswer);
+    const answers = offsets.map(recordAnswer);
+    // Whoever sends these records again asks another broker, if there is one.
+    if (answers.some(({ error }) => error !== null && isElsewhere(error))) this.#brokers.leave(broker);
+    return answers;
   }
 
   /** Records from `offset` on; waits up to `waitMs` for the first. 'offset-out-of-range'. */
@@ -309,50 +334,23 @@ export class RestClient {
   }
 
   /** Prometheus text. */
-  metricsText(): Promise<string> {
-    return this.#text({ method: 'GET', path: '/metrics' });
+  async metricsText(): Promise<string> {
+    return (await this.#brokers.request({ method: 'GET', path: '/metrics' })).text;
   }
 
   // -- One request ------------------------------------------------------------------------------------
-  async #json(call: Call): Promise<unknown> {
-    const text = await this.#text(call);
-    if (text === '') return {};
-    try {
-      return JSON.parse(text);
-    } catch {
-      throw failure(`${call.method} ${call.path} was not answered in JSON`, 'bad-answer', 'unknown');
-    }
-  }
-
-  async #text(call: Call): Promise<string> {
-    const timeoutMs = this.#timeoutMs + (call.waitMs ?? 0);
-    let answer: Dispatcher.ResponseData;
-    let text: string;
-    try {
-      answer = await this.#pool.request({
-        method: call.method,
-        path: this.#prefix + call.path,
-        headers: {
-          accept: 'application/json',
-          ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
-          ...call.headers,
-        },
-        body: call.body,
-        headersTimeout: timeoutMs,
-        bodyTimeout: timeoutMs,
-        signal: this.#signal,
-      });
-      text = await answer.body.text();
-    } catch (error) {
-      throw connectionError(error, this.url);
-    }
-    if (answer.statusCode >= 200 && answer.statusCode < 300) return text;
-    throw answerError(answer, text);
+  async #json(call: RestCall): Promise<unknown> {
+    return parsed(call, (await this.#brokers.request(call)).text);
   }
 }
 
-function failure(message: string, code: string, outcome: 'refused' | 'unknown' = 'refused'): RestError {
-  return new RestError(message, { outcome, code, status: null, errorCode: null, retryAfterMs: null });
+function parsed(call: RestCall, text: string): unknown {
+  if (text === '') return {};
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw failure(`${call.method} ${call.path} was not answered in JSON`, 'bad-answer', 'unknown');
+  }
 }
 
 /** A Buffer as base64 where the form is binary. */
@@ -368,6 +366,44 @@ function decode(value: unknown): Buffer | null {
 function wholeNumber(value: unknown): number {
   if (typeof value === 'number' && Number.isSafeInteger(value)) return value;
   throw failure(`a number was expected, ${JSON.stringify(value)} came`, 'bad-answer');
+}
+
+function listed(answer: unknown, what: string): Record<string, unknown>[] {
+  const { data } = answer as { data?: unknown };
+  if (!Array.isArray(data)) throw failure(`the list of ${what} is no list`, 'bad-answer');
+  return data;
+}
+
+function textOrNull(value: unknown): string | null {
+  return typeof value === 'string' ? value : null;
+}
+
+function brokerView(row: Record<string, unknown>): BrokerView {
+  const { host, port, rack } = row;
+  const isReachable = typeof host === 'string' && typeof port === 'number' && port > 0;
+  return {
+    agentId: String(row.agent_id),
+    brokerId: wholeNumber(row.broker_id),
+    address: isReachable ? `${host.includes(':') ? `[${host}]` : host}:${port}` : null,
+    zone: typeof rack === 'string' ? rack : '',
+    group: String(row.group),
+    version: String(row.version),
+    state: String(row.state),
+    heartbeatAgeMs: wholeNumber(row.heartbeat_age_ms),
+    registeredAt: textOrNull(row.registered_at),
+    shardCount: wholeNumber(row.shards),
+  };
+}
+
+function shardView(row: Record<string, unknown>): ShardView {
+  return {
+    shard: wholeNumber(row.shard),
+    brokerId: row.broker_id === null ? null : wholeNumber(row.broker_id),
+    agentId: textOrNull(row.agent_id),
+    epoch: wholeNumber(row.epoch),
+    since: textOrNull(row.since),
+    headSeq: wholeNumber(row.head_seq),
+  };
 }
 
 function topicView(answer: unknown): TopicView {
@@ -393,59 +429,4 @@ function recordAnswer(row: unknown): RecordAnswer {
     };
   }
   return { error: null, partition: wholeNumber(partition), offset: wholeNumber(offset) };
-}
-
-/** What an error's body may hold beside its status. */
-interface ErrorBody {
-  error_code?: unknown;
-  message?: unknown;
-  code?: unknown;
-  outcome?: unknown;
-  retriable?: unknown;
-}
-
-function answerError(answer: Dispatcher.ResponseData, text: string): RestError {
-  const { statusCode: status, headers } = answer;
-  let body: ErrorBody = {};
-  try {
-    body = (JSON.parse(text) ?? {}) as ErrorBody;
-  } catch {
-    // Some other server in between answered: its status must do.
-  }
-  const errorCode = typeof body.error_code === 'number' ? body.error_code : null;
-  const message = typeof body.message === 'string' ? body.message.slice(0, MESSAGE_CHARACTERS_MAX) : '';
-  const seconds = Number(headers['retry-after']);
-  return new RestError(message || `the answer was HTTP ${status}`, {
-    outcome: outcomeOf(body, status),
-    code: typeof body.code === 'string' ? body.code : codeName(errorCode ?? status),
-    status,
-    errorCode,
-    retryAfterMs: headers['retry-after'] !== undefined && seconds >= 0 ? seconds * 1000 : null,
-  });
-}
-
-function outcomeOf(body: ErrorBody, status: number): RestOutcome {
-  if (body.outcome === 'unknown') return 'unknown';
-  if (body.outcome === 'none') return body.retriable === true ? 'nothing' : 'refused';
-  return outcomeOfStatus(status);
-}
-
-/** Words for the codes that single records are answered with; the rest is named by its number. */
-const CODE_NAMES: Record<number, string> = {
-  40401: 'topic-not-found',
-  40402: 'partition-not-found',
-  40990: 'out-of-order-sequence',
-  40991: 'producer-fenced',
-  41390: 'record-too-large',
-  41391: 'batch-too-large',
-  42206: 'invalid-record',
-  42990: 'overloaded',
-  50003: 'store-unavailable',
-  50391: 'shutting-down',
-  50392: 'not-leader',
-  50490: 'deadline-exceeded',
-};
-
-function codeName(code: number): string {
-  return CODE_NAMES[code] ?? `http-${code}`;
 }

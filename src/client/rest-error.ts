@@ -93,3 +93,71 @@ function reason(error: unknown): { code: string | null; text: string } {
   const code = (one as NodeJS.ErrnoException).code ?? null;
   return { code, text: one.message || code || one.name };
 }
+
+/** What an error's body may hold beside its status. */
+interface ErrorBody {
+  error_code?: unknown;
+  message?: unknown;
+  code?: unknown;
+  outcome?: unknown;
+  retriable?: unknown;
+}
+
+/** A file's worth of the answer's text is enough for a message. */
+const MESSAGE_CHARACTERS_MAX = 500;
+
+/** An answer of another status than 2xx. `retryAfter`: its header, if any. */
+export function answerError(status: number, retryAfter: unknown, text: string): RestError {
+  let body: ErrorBody = {};
+  try {
+    body = (JSON.parse(text) ?? {}) as ErrorBody;
+  } catch {
+    // Some other server in between answered: its status must do.
+  }
+  const errorCode = typeof body.error_code === 'number' ? body.error_code : null;
+  const message = typeof body.message === 'string' ? body.message.slice(0, MESSAGE_CHARACTERS_MAX) : '';
+  const seconds = Number(retryAfter);
+  return new RestError(message || `the answer was HTTP ${status}`, {
+    outcome: outcomeOf(body, status),
+    code: typeof body.code === 'string' ? body.code : codeName(errorCode ?? status),
+    status,
+    errorCode,
+    retryAfterMs: retryAfter !== undefined && seconds >= 0 ? seconds * 1000 : null,
+  });
+}
+
+function outcomeOf(body: ErrorBody, status: number): RestOutcome {
+  if (body.outcome === 'unknown') return 'unknown';
+  if (body.outcome === 'none') return body.retriable === true ? 'nothing' : 'refused';
+  return outcomeOfStatus(status);
+}
+
+/** Words for the codes that single records are answered with; the rest is named by its number. */
+const CODE_NAMES: Record<number, string> = {
+  40401: 'topic-not-found',
+  40402: 'partition-not-found',
+  40990: 'out-of-order-sequence',
+  40991: 'producer-fenced',
+  41390: 'record-too-large',
+  41391: 'batch-too-large',
+  42206: 'invalid-record',
+  42990: 'overloaded',
+  50003: 'store-unavailable',
+  50391: 'shutting-down',
+  50392: 'not-leader',
+  50490: 'deadline-exceeded',
+};
+
+/** The name of an `error_code`. */
+export function codeName(code: number): string {
+  return CODE_NAMES[code] ?? `http-${code}`;
+}
+
+/** An answer that is none, or a request that cannot be made. */
+export function failure(
+  message: string,
+  code: string,
+  outcome: 'refused' | 'unknown' = 'refused',
+): RestError {
+  return new RestError(message, { outcome, code, status: null, errorCode: null, retryAfterMs: null });
+}

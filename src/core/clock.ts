@@ -17,8 +17,15 @@ export interface Clock {
   after(delayMs: number, fire: () => void): Timer;
 }
 
+/** Name of the environment's variable, in ms: lets a test run one process as if its machine's clock were wrong. */
+const OFFSET_VARIABLE = 'STREAMHOUSE_TEST_CLOCK_OFFSET_MS';
+
+/** Read once: threads are started with the process's environment. */
+const wallOffsetMs = Number(process.env[OFFSET_VARIABLE] ?? 0);
+if (!Number.isSafeInteger(wallOffsetMs)) throw new Error(`${OFFSET_VARIABLE} is no whole number`);
+
 export const systemClock: Clock = {
-  wallMs: () => Date.now(),
+  wallMs: () => Date.now() + wallOffsetMs,
   monotonicMs: () => performance.now(),
   after(delayMs, fire) {
     const handle = setTimeout(fire, delayMs);

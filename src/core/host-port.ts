@@ -15,3 +15,8 @@ export function splitAddress(address: string): HostPort | null {
   const port = Number(match[3]);
   return port > 65_535 ? null : { host: match[1] ?? match[2], port };
 }
+
+/** The other way round. */
+export function joinAddress({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}

@@ -6,10 +6,13 @@
  * broker's histograms (index and cached look-ups from 0.05 us in steps of 2 to 2.5 times, metadata calls from 50 us).
  * Cached look-ups are timed one in 64, in the broker, with the cost of reading the clock in them.
  */
+import type { StatementCount } from '../../storage/metadata/database-counter.ts';
 import type { BucketHistogram, MetricsChange } from './metrics-snapshot.ts';
 import type { LoadReport } from './report-schema.ts';
 
 const MB = 1024 * 1024;
+
+const OWN_STATEMENTS = 'streamhouse_metadata_store_statements_total';
 
 /** Times `perSecond`; three digits are as much as a bucket gives. */
 function quantiles(
@@ -77,31 +80,27 @@ type BrokerFigures = Pick<
   | 'uncached_ms'
   | 'cache'
   | 'index_us'
+  | 'index_paged_ms'
   | 'objects'
   | 'flush'
   | 'beside'
   | 'database'
 >;
 
-/** Statements as somebody counted them, and who. */
-export interface CountedStatements {
-  statements: number | null;
-  source: string;
+/** Who counted statements. */
+export interface StatementCounts {
+  /** What the broker's own count is. */
+  own: Omit<StatementCount, 'statements'>;
+  /** What the database itself counted; null: it was not asked. */
+  database: StatementCount | null;
 }
 
-/** What the broker counted at its driver. */
-function statementsOf(change: MetricsChange): CountedStatements {
-  const statements = change.of('streamhouse_metadata_store_statements_total');
-  const source = statements === null ? 'the broker counts none' : 'the broker, at its driver';
-  return { statements, source };
-}
-
-/** `acked` records in `tookMs`; `counted`: what the database itself counted, if it was asked. */
+/** `acked` records in `tookMs`. */
 export function brokerFigures(
   change: MetricsChange,
   acked: number,
   tookMs: number,
-  counted: CountedStatements | null = null,
+  counts: StatementCounts,
 ): BrokerFigures {
   const metadata = change.after.names(METADATA_CALLS).map((name) => name.replace(/_bucket$/, ''));
   const seconds = (name: string, perSecond: number) =>
@@ -119,8 +118,12 @@ export function brokerFigures(
       blocks: cache(change, 'blocks'),
     },
     index_us: seconds('index_lookup', 1e6),
+    index_paged_ms: {
+      ...seconds('index_paged_lookup', 1000),
+      count: change.histogram(['streamhouse_index_paged_lookup_seconds']).count,
+    },
     objects: objects(change, acked),
-    flush: flush(change, (counted ?? statementsOf(change)).statements),
+    flush: flush(change),
     beside: {
       pages: change.count('streamhouse_index_paged_out_total'),
       checkpoints: change.count('streamhouse_checkpoints_total'),
@@ -129,7 +132,7 @@ export function brokerFigures(
       shards_lost: change.count('streamhouse_shards_lost_total'),
       metadata_errors: change.count('streamhouse_metadata_errors_total'),
     },
-    database: database(change, counted ?? statementsOf(change), tookMs),
+    database: database(change, counts, tookMs),
   };
 }
 
@@ -157,10 +160,11 @@ function objects(change: MetricsChange, acked: number): LoadReport['objects'] {
 
 /**
  * A flush is a call that appends entries. Its rows: an entry and a head for each shard, and the objects. Its
- * statements: those that were counted less one for every call of another kind, for pages, checkpoints and
- * heartbeats are counted beside; null where nobody counts.
+ * statements: those that the broker counted less one for every call of another kind, for pages, checkpoints and
+ * heartbeats are counted beside; null where it counts none. Not those of the database, who else may use.
  */
-function flush(change: MetricsChange, statements: number | null): LoadReport['flush'] {
+function flush(change: MetricsChange): LoadReport['flush'] {
+  const statements = change.of(OWN_STATEMENTS);
   const count = change.count('streamhouse_append_calls_total');
   const entries = change.count('streamhouse_entries_committed_total');
   const puts = change.count('streamhouse_objects_put_total');
@@ -178,15 +182,20 @@ function flush(change: MetricsChange, statements: number | null): LoadReport['fl
 
 function database(
   change: MetricsChange,
-  { statements, source }: CountedStatements,
+  { own, database: counted }: StatementCounts,
   tookMs: number,
 ): LoadReport['database'] {
+  const byBroker = change.of(OWN_STATEMENTS);
+  const of = counted?.statements == null ? { ...own, statements: byBroker } : counted;
+  const failed = counted !== null && counted.statements === null ? ` (${counted.source})` : '';
   return {
-    statements,
-    statements_per_s: statements === null ? null : per(statements * 1000, tookMs),
+    statements: of.statements,
+    statements_per_s: of.statements === null ? null : per(of.statements * 1000, tookMs),
+    unit: of.unit,
+    source: of.statements === null ? `nobody counted${failed}` : `${of.source}${failed}`,
+    by_broker: byBroker,
     read_units: change.of('streamhouse_metadata_store_read_units_total'),
     write_units: change.of('streamhouse_metadata_store_write_units_total'),
-    source,
   };
 }
 

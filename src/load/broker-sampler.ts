@@ -84,6 +84,12 @@ export class BrokerSampler {
     const nowMs = this.#clock.monotonicMs();
     const seconds = Math.max(0.001, (nowMs - this.#newestMs) / 1000);
     this.#rssMax = Math.max(this.#rssMax, now.value('process_resident_memory_bytes') ?? 0);
+    const isCutShort = this.#stopped.signal.aborted && (nowMs - this.#newestMs) * 2 < this.#everyMs;
+    this.#newestMs = nowMs;
+    const before = this.#newest;
+    this.#newest = now;
+    // A rate over a moment is none: what generators tell comes in portions.
+    if (isCutShort && this.#points.length > 0) return;
     const { acked, failed, outstanding } = this.#counts;
     const figures = this.#latencies.figures();
     this.#points.push({
@@ -94,13 +100,11 @@ export class BrokerSampler {
       p99_ms: figures?.p99 ?? null,
       max_ms: figures?.max ?? null,
       requests_outstanding: outstanding,
-      ...gauges(new MetricsChange(this.#newest, now), seconds),
+      ...gauges(new MetricsChange(before, now), seconds),
     });
     this.#counts.acked = 0;
     this.#counts.failed = 0;
     this.#latencies.reset();
-    this.#newest = now;
-    this.#newestMs = nowMs;
     if (this.#points.length < POINTS_MAX) return;
     this.#points = this.#points.filter((_, i) => i % 2 === 1);
     this.#everyMs *= 2;

@@ -1,9 +1,21 @@
 /**
  * The bare server that a broker is compared with: node:http, reads a request's body and answers it. A process of its
- * own, forked by the harness; it tells its port, and ends with the channel to it.
+ * own, forked by the harness or a benchmark, and ended with the channel to it.
+ *
+ *   server -> parent   { type: 'listening', port }, once
+ *   parent -> server   { type: 'cpu' }, answered by { type: 'cpu', seconds }: what it has used so far
  */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+
+/** What it is asked. */
+export type ToEcho = { type: 'cpu' };
+/** What it tells. */
+export type FromEcho = { type: 'listening'; port: number } | { type: 'cpu'; seconds: number };
+
+function tell(message: FromEcho): void {
+  process.send?.(message);
+}
 
 const server = createServer((request, response) => {
   const chunks: Buffer[] = [];
@@ -16,7 +28,11 @@ const server = createServer((request, response) => {
 });
 
 server.listen(0, '127.0.0.1', () => {
-  process.send?.({ type: 'listening', port: (server.address() as AddressInfo).port });
+  tell({ type: 'listening', port: (server.address() as AddressInfo).port });
+});
+process.on('message', () => {
+  const { user, system } = process.cpuUsage();
+  tell({ type: 'cpu', seconds: (user + system) / 1e6 });
 });
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => undefined);
 process.on('disconnect', () => process.exit());

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../core/clock.ts';
 import { LoadChild } from './child-process.ts';
+import type { FromEcho, ToEcho } from './echo-server.ts';
 import { GeneratorFleet } from './generator-fleet.ts';
 import { Latencies } from './latency.ts';
 import type { LoadPlan, PlannedPhase } from './load-plan.ts';
@@ -11,8 +12,6 @@ import type { LoadPlan, PlannedPhase } from './load-plan.ts';
 const TURN_MS = 5000;
 /** More than any server answers in a turn. */
 const TURN_RECORDS_MAX = 50_000_000;
-
-type FromEcho = { type: 'listening'; port: number };
 
 export class EchoTurns {
   readonly #plan: LoadPlan;
@@ -29,6 +28,7 @@ export class EchoTurns {
       durationMs: TURN_MS,
       readers: null,
       churn: false,
+      afterRestart: false,
       isMeasured: true,
     };
     this.#plan = { ...plan, warmUpMs: 1000, phases: [phase], records: TURN_RECORDS_MAX };
@@ -41,7 +41,7 @@ export class EchoTurns {
   }
 
   async turn(): Promise<void> {
-    const server = new LoadChild<object, FromEcho>('echo-server', () => undefined);
+    const server = new LoadChild<ToEcho, FromEcho>('echo-server', () => undefined);
     try {
       const { port } = await server.next('listening');
       const fleet = await GeneratorFleet.start({

@@ -2,6 +2,7 @@
  * What crosses between the harness and the processes it forks. Owns: the message types. Any thread.
  */
 import type { LoadPlan, PlannedPhase } from './load-plan.ts';
+import type { ReadersKind } from './scenarios.ts';
 
 /** For a process that sends. */
 export interface GeneratorTask {
@@ -64,7 +65,7 @@ export interface ReaderTask {
   url: string;
   topic: string;
   plan: LoadPlan;
-  kind: 'tail' | 'sweep';
+  kind: ReadersKind;
   count: number;
 }
 

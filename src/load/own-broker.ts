@@ -51,6 +51,8 @@ interface Running {
 export class OwnBroker {
   readonly #options: OwnBrokerOptions;
   readonly #directory: string;
+  /** Any that is free, the first time. */
+  #port = '0';
   #running: Running | null = null;
   /** From the start of the process to its ready line, ms. */
   readyMs = 0;
@@ -100,8 +102,9 @@ export class OwnBroker {
     }
   }
 
-  /** Ends it in order and starts it on the same data. */
+  /** Ends it in order and starts it on the same data and the same port: clients find it where it was. */
   async restart(): Promise<void> {
+    this.#port = new URL(this.url).port;
     await this.#stop();
     await this.#start();
   }
@@ -120,7 +123,7 @@ export class OwnBroker {
       mainFile(),
       'serve',
       '--listen',
-      '127.0.0.1:0',
+      `127.0.0.1:${this.#port}`,
       '--log-level',
       'warn',
       '--data',

@@ -1,14 +1,16 @@
 /**
- * A process that reads beside the producers. Owns: its two ways of reading, and what it measures. Does not own: when
+ * A process that reads beside the producers. Owns: its ways of reading, and what it measures. Does not own: when
  * they begin and end (run-load). A process of its own, forked by the harness; it ends with the channel to it.
  *
  *   tail   a long poll on every partition, from its end; each record tells by its number when it was due, and so how
  *          long it took from there to here
  *   sweep  so many loops over all partitions, each read from offset 0 to its end, again and again
+ *   random so many loops that each read one record at a random offset below the end that a partition had at first
  */
 import { RestClient } from '../client/rest-client.ts';
 import { RestError } from '../client/rest-error.ts';
 import { sleep, systemClock } from '../core/clock.ts';
+import { type Random, seededRandom } from '../core/random.ts';
 import { Latencies } from './latency.ts';
 import { type PlannedPhase, shareOf } from './load-plan.ts';
 import type { FromReader, ReaderResult, ReaderTask, ToReader } from './messages.ts';
@@ -27,13 +29,14 @@ class Reader {
   readonly #task: ReaderTask;
   readonly #client: RestClient;
   readonly #values: RecordValues;
+  readonly #draws: Random;
   readonly #fetch = new Latencies();
   readonly #endToEnd = new Latencies();
   readonly #failures: Record<string, number> = {};
   readonly #counts = { records: 0, requests: 0, failed: 0 };
   readonly #stopped = new AbortController();
   #dueWallMs: (number: number) => number | null = () => null;
-  /** By partition, where the tail begins. */
+  /** By partition, where it ended when this began. */
   #ends: (number | null)[] = [];
 
   constructor(task: ReaderTask) {
@@ -42,12 +45,13 @@ class Reader {
     const connectionsMax = kind === 'tail' ? plan.partitions : count;
     this.#client = new RestClient(url, { connectionsMax, signal: this.#stopped.signal });
     this.#values = new RecordValues(plan.seed, plan.valueBytes);
+    this.#draws = seededRandom(plan.seed);
   }
 
   /** Where all partitions end before anything of the phase is sent, so that nothing of it is passed over. */
   async prepare(): Promise<void> {
     const { plan, kind } = this.#task;
-    if (kind !== 'tail') return;
+    if (kind === 'sweep') return;
     const partitions = Array.from({ length: plan.partitions }, (_, partition) => partition);
     this.#ends = await Promise.all(partitions.map((partition) => this.#endOf(partition)));
   }
@@ -56,11 +60,13 @@ class Reader {
     const { plan, kind, count } = this.#task;
     this.#dueWallMs = this.#dueTimes(phase, beginWallMs, firstIndex);
     const beganMs = clock.monotonicMs();
-    const loops =
-      kind === 'tail'
-        ? Array.from({ length: plan.partitions }, (_, partition) => this.#tail(partition))
-        : Array.from({ length: count }, (_, i) => this.#sweep(i));
-    await Promise.all(loops);
+    const loops = { tail: plan.partitions, sweep: count, random: count }[kind];
+    const loop = {
+      tail: (partition: number) => this.#tail(partition),
+      sweep: (first: number) => this.#sweep(first),
+      random: () => this.#random(),
+    }[kind];
+    await Promise.all(Array.from({ length: loops }, (_, i) => loop(i)));
     await this.#client.close();
     return {
       ...this.#counts,
@@ -134,10 +140,21 @@ class Reader {
     }
   }
 
-  async #read(partition: number, offset: number, waitMs: number) {
+  async #random(): Promise<void> {
+    const { partitions } = this.#task.plan;
+    while (!this.#stopped.signal.aborted) {
+      const partition = this.#draws.below(partitions);
+      const end = this.#ends[partition] ?? 0;
+      // A partition that was empty costs a turn, so that a topic without records does not spin.
+      if (end === 0) await sleep(clock, RETRY_MS, this.#stopped.signal);
+      else await this.#read(partition, this.#draws.below(end), 0, 1);
+    }
+  }
+
+  async #read(partition: number, offset: number, waitMs: number, bytesMax = FETCH_BYTES) {
     const startMs = clock.monotonicMs();
     try {
-      const options = { bytesMax: FETCH_BYTES, waitMs, embedded: 'json' } as const;
+      const options = { bytesMax, waitMs, embedded: 'json' } as const;
       const records = await this.#client.fetch(this.#task.topic, partition, offset, options);
       this.#counts.requests++;
       this.#counts.records += records.length;

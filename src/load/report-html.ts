@@ -2,22 +2,32 @@
  * A report as one page: the figures, and plots over time and of the distribution. Owns: the page. Does not own: the
  * drawing (svg-plot) or the figures. The page has no script and asks nothing of any network. Pure.
  */
+import { PRICES, type PriceName } from './cost.ts';
 import type { LoadReport, SeriesPoint } from './report-schema.ts';
-import { reportSummary } from './report-summary.ts';
+import { summaryLines } from './report-summary.ts';
 import { escapeText, type Plot, plotSvg } from './svg-plot.ts';
 
 const STYLE = `
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em; color: #222; }
-pre { background: #f4f4f2; padding: 1em; overflow-x: auto; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 1.5em; }
-svg { width: 100%; height: auto; border: 1px solid #ddd; background: #fff; }
-svg text { font: 11px system-ui, sans-serif; fill: #444; }
-svg .title { font-weight: 600; font-size: 13px; fill: #111; }
-svg .name { fill: #777; }
-svg .grid { stroke: #eee; }
-.partial { background: #fde8e0; padding: .6em 1em; }
-table { border-collapse: collapse; } td, th { padding: .2em .8em; text-align: right; border-bottom: 1px solid #eee; }
-td:first-child, th:first-child { text-align: left; }
+:root { color-scheme: light dark; --text: #222; --dim: #666; --line: #ddd; --faint: #eee; --back: #fff; --box: #f4f4f2; --warn: #fde8e0; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ddd; --dim: #999; --line: #444; --faint: #333; --back: #1b1b1b; --box: #262626; --warn: #53301f; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em; color: var(--text); background: var(--back); }
+code { overflow-wrap: anywhere; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 1.5em; margin: 1.5em 0; }
+svg { width: 100%; height: auto; border: 1px solid var(--line); box-sizing: border-box; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--text); }
+svg .title { font-weight: 600; font-size: 13px; }
+svg .name { fill: var(--dim); }
+svg .grid { stroke: var(--faint); }
+svg .moment { stroke: var(--dim); stroke-dasharray: 3 3; }
+.partial { background: var(--warn); padding: .6em 1em; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; }
+td, th { padding: .2em .8em; text-align: right; border-bottom: 1px solid var(--faint); font-variant-numeric: tabular-nums; }
+td.text, th.text { text-align: left; font-variant-numeric: normal; }
+table.summary { background: var(--box); }
+table.summary th { font-weight: 600; vertical-align: top; white-space: nowrap; }
 `;
 
 type Series = (point: SeriesPoint) => number | null;
@@ -31,7 +41,8 @@ function overTime(
 ): Plot {
   return {
     title,
-    xName: 'seconds since the beginning',
+    xName: 's after the beginning',
+    moments: phaseBegins(report),
     yName,
     isLogY,
     lines: Object.entries(lines).map(([name, of]) => ({
@@ -39,6 +50,14 @@ function overTime(
       points: report.series.map((point) => [point.t_s, of(point)] as const),
     })),
   };
+}
+
+/** Where one phase follows another. */
+function phaseBegins({ phases }: LoadReport): [number, string][] {
+  if (phases.length < 2) return [];
+  return phases.flatMap(({ began_s, name }): [number, string][] =>
+    began_s === null ? [] : [[began_s, name]],
+  );
 }
 
 /** Each step to the right is ten times closer to the slowest request. */
@@ -49,6 +68,7 @@ function distribution(report: LoadReport): Plot {
     xName: 'part of all requests that are not slower',
     yName: 'ms',
     isLogY: true,
+    xText: (x) => `not exceeded by ${Number((100 * (1 - 10 ** -x)).toPrecision(6))} % of all requests`,
     xTicks: [
       [0, '0'],
       [nines(0.5), '50 %'],
@@ -74,52 +94,109 @@ function plots(report: LoadReport): Plot[] {
       true,
     ),
     distribution(report),
-    overTime(report, 'Records acknowledged', 'a second', {
-      records: (p) => p.rate_per_s,
+    overTime(report, 'Records answered', 'records a second', {
+      acknowledged: (p) => p.rate_per_s,
       failed: (p) => p.failed,
     }),
-    overTime(report, 'PUTs', 'a second', { PUTs: (p) => p.puts_per_s }),
-    overTime(report, 'Requests and appends not yet answered', '', {
+    overTime(report, 'PUTs of objects', 'PUTs a second', { PUTs: (p) => p.puts_per_s }),
+    overTime(report, 'Requests and appends not yet answered, at each look', 'waiting', {
       requests: (p) => p.requests_outstanding,
       appends: (p) => p.appends_outstanding,
     }),
-    overTime(report, 'Objects on their way', '', {
+    overTime(report, 'Objects on their way, at each look', 'objects', {
       uploading: (p) => p.uploads_in_flight,
       'not committed': (p) => p.objects_in_flight,
     }),
-    overTime(report, 'Partitions in the open batch', '', { partitions: (p) => p.open_batch_slices }),
+    overTime(report, 'Partitions in the open batch, at each look', 'partitions', {
+      partitions: (p) => p.open_batch_slices,
+    }),
     overTime(report, 'Memory of the broker', 'MB', {
       resident: (p) => p.rss_mb,
       'main heap': (p) => p.heap_mb,
       'in flight': (p) => p.in_flight_mb,
     }),
-    overTime(report, 'Cache hit rate', 'part of look-ups', {
-      topics: (p) => p.topics_hit_rate,
-      pages: (p) => p.pages_hit_rate,
+    overTime(report, 'Cache hit rate', '% of look-ups', {
+      topics: (p) => percent(p.topics_hit_rate),
+      'index pages': (p) => percent(p.pages_hit_rate),
     }),
   ];
 }
 
-function figure(value: number | null): string {
-  return value === null ? '-' : String(value);
+function percent(part: number | null): number | null {
+  return part === null ? null : part * 100;
+}
+
+type Cell = string | number | null;
+
+/** Texts to the left, numbers to the right. */
+function table(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
+  const isText = (column: number) => rows.some((row) => typeof row[column] === 'string');
+  const cell = (tag: 'td' | 'th', value: Cell, column: number) => {
+    const text =
+      typeof value === 'number' ? value.toLocaleString('en-US', { maximumFractionDigits: 6 }) : value;
+    return `<${tag}${isText(column) ? ' class="text"' : ''}>${escapeText(text ?? '-')}</${tag}>`;
+  };
+  const line = (tag: 'td' | 'th', row: readonly Cell[]) =>
+    `<tr>${row.map((value, column) => cell(tag, value, column)).join('')}</tr>`;
+  return `<div class="table"><table>${line('th', head)}${rows.map((row) => line('td', row)).join('\n')}</table></div>`;
+}
+
+function summaryTable(report: LoadReport): string {
+  const rows = summaryLines(report).map(
+    ([title, text]) =>
+      `<tr><th class="text">${escapeText(title)}</th><td class="text">${escapeText(text)}</td></tr>`,
+  );
+  return `<table class="summary">${rows.join('\n')}</table>`;
 }
 
 function callsTable(report: LoadReport): string {
-  const rows = Object.entries(report.metadata_calls).map(
-    ([kind, { count, p50_ms, p99_ms }]) =>
-      `<tr><td>${escapeText(kind)}</td><td>${count}</td><td>${figure(p50_ms)}</td><td>${figure(p99_ms)}</td></tr>`,
-  );
-  return `<table><tr><th>metadata call</th><th>count</th><th>p50 ms</th><th>p99 ms</th></tr>${rows.join('')}</table>`;
+  const rows = Object.entries(report.metadata_calls).map(([kind, { count, p50_ms, p99_ms }]) => [
+    kind.replaceAll('_', ' '),
+    count,
+    p50_ms,
+    p99_ms,
+  ]);
+  return table(['call', 'count', 'p50 ms', 'p99 ms'], rows);
 }
 
 function phasesTable({ phases }: LoadReport): string {
+  const head = ['phase', 'pace', 'seconds', 'acknowledged', 'records/s', 'p50 ms', 'p99 ms', 'max ms'];
   const rows = phases.map(
-    ({ name, pace, records, rate_per_s, produce_ms: { p50, p99, max }, took_s }) =>
-      `<tr><td>${escapeText(name)}</td><td>${escapeText(pace)}</td><td>${records.acked}</td><td>${rate_per_s}</td>` +
-      `<td>${figure(p50)}</td><td>${figure(p99)}</td><td>${figure(max)}</td><td>${took_s}</td></tr>`,
+    ({ name, pace, is_measured, records, rate_per_s, produce_ms: { p50, p99, max }, took_s }) => [
+      is_measured && phases.length > 1 ? `${name} (measured)` : name,
+      pace,
+      took_s,
+      records.acked,
+      rate_per_s,
+      p50,
+      p99,
+      max,
+    ],
   );
-  const head = ['phase', 'pace', 'acknowledged', 'records/s', 'p50 ms', 'p99 ms', 'max ms', 'seconds'];
-  return `<table><tr>${head.map((cell) => `<th>${cell}</th>`).join('')}</tr>${rows.join('')}</table>`;
+  return table(head, rows);
+}
+
+function readersTable({ phases }: LoadReport): string {
+  const rows = phases.flatMap(({ name, readers }) => {
+    if (readers === null) return [];
+    const { kind, requests, failed, records, records_per_s, fetch_ms, end_to_end_ms } = readers;
+    const times = [fetch_ms.p50, fetch_ms.p99, end_to_end_ms.p50, end_to_end_ms.p99];
+    return [[name, kind, requests, failed, records, records_per_s, ...times]];
+  });
+  if (rows.length === 0) return '';
+  const head = ['phase', 'readers', 'requests', 'failed', 'records', 'records/s'];
+  const times = ['fetch p50 ms', 'fetch p99 ms', 'end to end p50 ms', 'end to end p99 ms'];
+  return `<h2>Readers</h2>\n${table([...head, ...times], rows)}`;
+}
+
+function costTable({ cost }: LoadReport): string {
+  const rows = Object.entries(cost.parts).map(([name, usd]) => [
+    PRICES[name as PriceName]?.of ?? name,
+    cost.prices[name] ?? null,
+    usd,
+  ]);
+  const head = ['', 'price, USD', 'USD per million records'];
+  return `${table(head, [...rows, ['together', null, cost.per_million_records]])}\n<p>${escapeText(cost.note)}</p>`;
 }
 
 export function reportHtml(report: LoadReport): string {
@@ -130,12 +207,12 @@ export function reportHtml(report: LoadReport): string {
     `${date} UTC, load average ${machine.load}`;
   return `<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>streamhouse load ${escapeText(scenario)}</title><style>${STYLE}</style></head>
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>streamhouse load ${escapeText(scenario)}</title><style>${STYLE}</style></head>
 <body>
-<h1>${escapeText(scenario)}</h1>
+<h1>streamhouse load ${escapeText(scenario)}, ${report.partitions.toLocaleString('en-US')} partitions</h1>
 ${partial}
 <p><code>${escapeText(command)}</code><br>${escapeText(place)}</p>
-<pre>${escapeText(reportSummary(report))}</pre>
+${summaryTable(report)}
 <div class="plots">
 ${plots(report)
   .map(plotSvg)
@@ -144,8 +221,11 @@ ${plots(report)
 </div>
 <h2>Phases</h2>
 ${phasesTable(report)}
+${readersTable(report)}
 <h2>Metadata calls</h2>
 ${callsTable(report)}
+<h2>Estimated cost at list prices</h2>
+${costTable(report)}
 </body>
 </html>
 `;

@@ -25,7 +25,7 @@ const Failures = Type.Record(Type.String(), count, {
 });
 
 const ReadersReport = closed({
-  kind: Type.Union([Type.Literal('tail'), Type.Literal('sweep')]),
+  kind: Type.Union([Type.Literal('tail'), Type.Literal('sweep'), Type.Literal('random')]),
   records: count,
   requests: count,
   failed: count,
@@ -38,6 +38,15 @@ const ReadersReport = closed({
 const PhaseReport = closed({
   name: Type.String(),
   pace: Type.String(),
+  after_restart: Type.Boolean({
+    description:
+      'The broker was started anew before it. What the report says of the broker, its stores and the database is of what came after the last restart.',
+  }),
+  began_s: orNull(
+    Type.Number({
+      description: 'On the clock of `series`; null: before it, since the broker was started anew.',
+    }),
+  ),
   is_measured: Type.Boolean({
     description: 'Whether produce_ms and rate_per_s of the report are of this phase.',
   }),
@@ -121,6 +130,11 @@ export const LoadReportSchema = Type.Object(
     uncached_ms: Quantiles,
     cache: closed({ topics: Cache, leases: Cache, pages: Cache, tail: Cache, blocks: Cache }),
     index_us: Quantiles,
+    index_paged_ms: closed({
+      p50: maybe,
+      p99: maybe,
+      count: Type.Integer({ minimum: 0, description: 'Look-ups that read a page from the metadata store.' }),
+    }),
     objects: closed({
       uploaded: number,
       puts: Type.Number({ description: 'PUT requests: uploads, those sent twice for slowness, retries.' }),
@@ -144,11 +158,20 @@ export const LoadReportSchema = Type.Object(
       metadata_errors: number,
     }),
     database: closed({
-      statements: maybe,
+      statements: orNull(
+        Type.Number({
+          description:
+            'Of all phases, as the database counted them where it can be asked, else as the broker did: see `source`.',
+        }),
+      ),
       statements_per_s: maybe,
+      unit: Type.String({
+        description: 'What `statements` counts: statements, transactions, requests or calls.',
+      }),
+      source: Type.String({ description: 'Who counted `statements`.' }),
+      by_broker: orNull(Type.Number({ description: 'What the broker counted at its driver meanwhile.' })),
       read_units: maybe,
       write_units: maybe,
-      source: Type.String(),
     }),
     verify: orNull(Verify),
     broker: closed({

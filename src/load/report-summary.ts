@@ -1,5 +1,5 @@
 /**
- * A report in a few lines for a terminal. Owns: choice and wording. Does not own: the figures. Pure.
+ * A report in a few lines, for a terminal and for the page. Owns: choice and wording. Does not own: the figures. Pure.
  */
 import type { LoadReport } from './report-schema.ts';
 
@@ -16,7 +16,7 @@ function percent(value: number | null): string {
 }
 
 /** Title and text of every line. */
-function lines(report: LoadReport): [string, string][] {
+export function summaryLines(report: LoadReport): [string, string][] {
   const { records, produce_ms: produce, objects, flush, broker, cache, database, verify } = report;
   const rows: [string, string][] = [
     [
@@ -40,6 +40,8 @@ function lines(report: LoadReport): [string, string][] {
       `${count(report.echo.rate_per_s)} records/s; the broker has ${report.echo.ratio} of it`,
     ]);
   }
+  if (report.phases.some(({ after_restart }) => after_restart))
+    rows.push(['since the restart', 'all of the following']);
   rows.push(
     [
       'metadata',
@@ -59,7 +61,7 @@ function lines(report: LoadReport): [string, string][] {
     ],
     [
       'database',
-      `${count(database.statements)} statements, ${count(database.statements_per_s)}/s (${database.source})`,
+      `${count(database.statements)} ${database.unit}, ${count(database.statements_per_s)}/s (counted by ${database.source})`,
     ],
     [
       'broker',
@@ -74,6 +76,10 @@ function lines(report: LoadReport): [string, string][] {
       `${count(verify.read)}: ${verify.missing} missing, ${verify.duplicated} duplicated, ${verify.reordered} reordered, ${verify.altered} altered`,
     ]);
   }
+  if (report.index_paged_ms.count > 0) {
+    const { count: found, p50, p99 } = report.index_paged_ms;
+    rows.push(['paged in', `${count(found)} index look-ups: p50 ${ms(p50)}, p99 ${ms(p99)}`]);
+  }
   rows.push(['cost', `${report.cost.per_million_records} USD per million records (estimate at list prices)`]);
   for (const [code, failed] of Object.entries(records.failures))
     rows.push(['failed', `${count(failed)} with ${code}`]);
@@ -82,6 +88,6 @@ function lines(report: LoadReport): [string, string][] {
 
 export function reportSummary(report: LoadReport): string {
   const head = `${report.scenario}, ${count(report.partitions)} partitions${report.partial ? ' (partial)' : ''}`;
-  const rows = lines(report).map(([title, text]) => `  ${title.padEnd(15)}${text}`);
+  const rows = summaryLines(report).map(([title, text]) => `  ${title.padEnd(18)}${text}`);
   return `${[head, ...rows].join('\n')}\n`;
 }

@@ -35,6 +35,15 @@ const PROBE_MS_MAX = 5000;
 /** Tail readers get so long to read what was acknowledged last. */
 const TAIL_MS = 1000;
 
+/** From where on the broker and its database are looked at: the beginning, or the last restart. */
+interface Watched {
+  sampler: BrokerSampler;
+  /** The first phase that it is of. */
+  watchedFrom: number;
+  before: MetricsSnapshot;
+  beganMs: number;
+}
+
 export function runLoad(options: RunLoadOptions): Promise<LoadReport> {
   return new LoadRun(options).run();
 }
@@ -48,7 +57,9 @@ class LoadRun {
   #url = '';
   #topic = '';
   #scratch: string | null = null;
-  #sampler: BrokerSampler | null = null;
+  #watched: Watched | null = null;
+  /** Of the last time that a phase had the broker started anew. */
+  #restartMs: number | null = null;
   #fleet: GeneratorFleet | null = null;
   /** Why the run ends before its time. */
   #ended: string | null = null;
@@ -72,7 +83,8 @@ class LoadRun {
     } finally {
       signal.removeEventListener('abort', interrupt);
       await this.#closeFleet();
-      await this.#sampler?.stop();
+      await this.#options.database.counter?.close();
+      await this.#watched?.sampler.stop();
       await this.#probe?.close();
       await this.#client?.close();
       await this.#broker?.close();
@@ -110,20 +122,19 @@ class LoadRun {
     const echoTurns = echo ? new EchoTurns(plan, clock) : null;
     if (this.#ended === null) await echoTurns?.turn();
     const fleet = await this.#startFleet();
-    const before = new MetricsSnapshot(await this.#probe.metricsText());
-    const statementsBefore = await this.#options.databaseCount?.statements();
-    const sampler = new BrokerSampler(this.#probe, clock, before);
-    this.#sampler = sampler;
-    const beganMs = clock.monotonicMs();
+    await this.#watch(0);
     const outcomes = await this.#phases(fleet);
+    const { sampler, watchedFrom, before, beganMs } = this.#watched as Watched;
     const tookMs = clock.monotonicMs() - beganMs;
     await sampler.stop();
     const after = sampler.newest;
-    const statementsAfter = await this.#options.databaseCount?.statements();
+    const { counter } = this.#options.database;
+    if (counter !== null) this.#say('waiting for what the database counted', plan.records, plan.records);
+    const counted = (await counter?.count()) ?? null;
     const rssMax = this.#broker?.rssMax() ?? sampler.rssMax;
     if (this.#ended === null) await echoTurns?.turn();
     const checked = verify && this.#ended === null ? await this.#verify() : null;
-    const restartMs = restart && this.#ended === null ? await this.#restart() : null;
+    const restartMs = restart && this.#ended === null ? await this.#restart() : this.#restartMs;
     if (this.#options.url !== null && this.#ended === null) await this.#client.deleteTopic(this.#topic);
     return runReport({
       options: this.#options,
@@ -131,8 +142,10 @@ class LoadRun {
       outcomes,
       before,
       after,
+      watchedFrom,
+      beganMs,
       tookMs,
-      statements: statementsAfter === undefined ? null : statementsAfter - (statementsBefore ?? 0),
+      counted,
       series: sampler.points,
       verify: checked,
       echo: echoTurns,
@@ -143,6 +156,19 @@ class LoadRun {
         create_topic_ms: createMs,
       },
     });
+  }
+
+  /** Begins anew where it began before: counters of a process end with it. */
+  async #watch(watchedFrom: number): Promise<void> {
+    const { clock, plan, database } = this.#options;
+    await this.#watched?.sampler.stop();
+    this.#watched = null;
+    const { counter } = database;
+    if (counter !== null) this.#say('waiting for what the database counted before', 0, plan.records);
+    await counter?.start();
+    const before = new MetricsSnapshot(await this.#probe.metricsText());
+    const sampler = new BrokerSampler(this.#probe, clock, before);
+    this.#watched = { sampler, watchedFrom, before, beganMs: clock.monotonicMs() };
   }
 
   async #timed(call: () => Promise<unknown>): Promise<number> {
@@ -201,6 +227,11 @@ class LoadRun {
     const reader = phase.readers === null ? null : await this.#startReader(phase);
     const churn = phase.churn ? new TopicChurn(this.#client, this.#topic, clock) : null;
     try {
+      if (phase.afterRestart) {
+        this.#restartMs = await this.#restart();
+        await this.#watch(this.#options.plan.phases.indexOf(phase));
+      }
+      const beganMs = clock.monotonicMs() + LEAD_MS;
       const beginWallMs = clock.wallMs() + LEAD_MS;
       const read = reader?.next('done') ?? null;
       read?.catch(() => undefined);
@@ -215,7 +246,7 @@ class LoadRun {
         reader.send({ type: 'stop' });
         readers = (await read).result;
       }
-      return { phase, totals, readers, churn: churn?.counts ?? null };
+      return { phase, beganMs, totals, readers, churn: churn?.counts ?? null };
     } finally {
       // Whatever topics are left when a run ends early stay: there may be nobody to delete them.
       void churn?.stop();
@@ -236,7 +267,7 @@ class LoadRun {
   #heard(interval: Interval, latencies: Latencies): void {
     const { clock, plan } = this.#options;
     const seen = this.#seen;
-    this.#sampler?.heard(interval, latencies);
+    this.#watched?.sampler.heard(interval, latencies);
     seen.acked += interval.acked;
     seen.recentAcked += interval.acked;
     const nowMs = clock.monotonicMs();

@@ -1,10 +1,10 @@
 /**
  * What a run of the harness is given. Owns: the type. Does not own: where it comes from (cli/load). Main thread.
  */
+import type { DatabaseCounter, StatementCount } from '../../storage/metadata/database-counter.ts';
 import type { Clock } from '../core/clock.ts';
 import type { Random } from '../core/random.ts';
 import type { Prices } from './cost.ts';
-import type { DatabaseCount } from './database-count.ts';
 import type { LoadPlan } from './load-plan.ts';
 import type { OwnBrokerOptions } from './own-broker.ts';
 
@@ -27,8 +27,12 @@ export interface RunLoadOptions {
   restart: boolean;
   /** Measures a bare echo server under the same load, before and after. */
   echo: boolean;
-  /** Of the broker's metadata store; null: the broker's own count must do. */
-  databaseCount: DatabaseCount | null;
+  database: {
+    /** What the broker's own count of statements is. */
+    ownCount: Omit<StatementCount, 'statements'>;
+    /** Counts at the broker's metadata store; null: the broker's own count must do. The run closes it. */
+    counter: DatabaseCounter | null;
+  };
   prices: Prices;
   command: string;
   clock: Clock;

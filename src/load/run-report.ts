@@ -2,6 +2,7 @@
  * Puts a run's report together. Owns: which figure comes from where. Does not own: the schema (report-schema), the
  * broker's figures (broker-figures). Pure but for the machine it runs on.
  */
+import type { StatementCount } from '../../storage/metadata/database-counter.ts';
 import { brokerFigures } from './broker-figures.ts';
 import { costOf } from './cost.ts';
 import type { EchoTurns } from './echo-turns.ts';
@@ -13,10 +14,13 @@ import type { ReaderResult } from './messages.ts';
 import { MetricsChange, type MetricsSnapshot } from './metrics-snapshot.ts';
 import type { LatencyReport, LoadReport, PhaseReport, SeriesPoint, VerifyReport } from './report-schema.ts';
 import type { RunLoadOptions } from './run-options.ts';
+import type { ReadersKind } from './scenarios.ts';
 import type { TopicChurn } from './topic-churn.ts';
 
 export interface PhaseOutcome {
   phase: PlannedPhase;
+  /** Of the monotonic clock. */
+  beganMs: number;
   totals: PhaseTotals;
   readers: ReaderResult | null;
   churn: TopicChurn['counts'] | null;
@@ -28,10 +32,14 @@ export interface RunParts {
   outcomes: readonly PhaseOutcome[];
   before: MetricsSnapshot;
   after: MetricsSnapshot;
-  /** Of all phases. */
+  /** The first phase that `before` to `after` is of: those before it came before a restart. */
+  watchedFrom: number;
+  /** When that was, of the monotonic clock: the origin of the series. */
+  beganMs: number;
+  /** Of those phases. */
   tookMs: number;
   /** As the database counted them; null: nobody asked it. */
-  statements: number | null;
+  counted: StatementCount | null;
   series: SeriesPoint[];
   verify: VerifyReport | null;
   echo: EchoTurns | null;
@@ -53,13 +61,13 @@ export function runReport(parts: RunParts): LoadReport {
   const { plan } = options;
   const measured = outcomes.find(({ phase }) => phase.isMeasured);
   const records = totalRecords(outcomes);
+  const { acked } = totalRecords(outcomes.slice(parts.watchedFrom));
   const change = new MetricsChange(parts.before, parts.after);
   const cpuS = change.of('process_cpu_seconds_total');
-  const database =
-    parts.statements === null || options.databaseCount === null
-      ? null
-      : { statements: parts.statements, source: options.databaseCount.source };
-  const figures = brokerFigures(change, records.acked, parts.tookMs, database);
+  const figures = brokerFigures(change, acked, parts.tookMs, {
+    own: options.database.ownCount,
+    database: parts.counted,
+  });
   const { cores, cpu, memoryGb, node, load, commit, date } = machineInfo(options.command);
   const endToEnd = measured?.readers?.endToEnd ?? null;
   const produced = measured?.totals.measured;
@@ -76,14 +84,14 @@ export function runReport(parts: RunParts): LoadReport {
     produce_ms: latencyReport(produced?.latencies.figures() ?? null),
     end_to_end_ms: latencyReport(endToEnd === null ? null : Latencies.decode(endToEnd).figures()),
     p99_ratio: p99Ratio(outcomes),
-    phases: outcomes.map(phaseReport),
+    phases: outcomes.map((outcome) => phaseReport(outcome, parts.beganMs)),
     ...figures,
     verify: parts.verify,
     broker: { cpu_s: cpuS === null ? null : Number(cpuS.toFixed(2)), ...parts.broker },
     echo: echoReport(parts.echo, produced ? rate(produced.acked, produced.tookMs) : 0),
     cost: costOf(
       {
-        acked: records.acked,
+        acked,
         puts: figures.objects.puts,
         objectBytes: figures.objects.bytes,
         cpuS: cpuS ?? 0,
@@ -131,11 +139,16 @@ function totalRecords(outcomes: readonly PhaseOutcome[]): LoadReport['records'] 
   return records;
 }
 
-function phaseReport({ phase, totals, readers, churn }: PhaseOutcome): PhaseReport {
+function phaseReport(
+  { phase, beganMs, totals, readers, churn }: PhaseOutcome,
+  originMs: number,
+): PhaseReport {
   const { sent, acked, failed, unknown, measured } = totals;
   return {
     name: phase.name,
     pace: paceText(phase),
+    after_restart: phase.afterRestart,
+    began_s: beganMs < originMs ? null : Math.round((beganMs - originMs) / 100) / 10,
     is_measured: phase.isMeasured,
     records: { sent, acked, failed, unknown },
     took_s: Math.round(totals.tookMs) / 1000,
@@ -148,7 +161,7 @@ function phaseReport({ phase, totals, readers, churn }: PhaseOutcome): PhaseRepo
   };
 }
 
-function readersReport(kind: 'tail' | 'sweep', readers: ReaderResult): NonNullable<PhaseReport['readers']> {
+function readersReport(kind: ReadersKind, readers: ReaderResult): NonNullable<PhaseReport['readers']> {
   const { records, requests, failed, failures, tookMs } = readers;
   return {
     kind,

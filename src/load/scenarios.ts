@@ -12,10 +12,14 @@ export type Pace =
 
 /**
  * Who reads while producers produce. `tail`: a long poll on every partition, which measures the time from a
- * record's due time to its reading; `sweep`: readers that go over all partitions again and again from offset 0.
+ * record's due time to its reading; `sweep`: readers that go over all partitions again and again from offset 0;
+ * `random`: readers that each read a record at a random offset of a random partition, among those that were there
+ * before the phase.
  */
+export type ReadersKind = 'tail' | 'sweep' | 'random';
+
 export interface Readers {
-  kind: 'tail' | 'sweep';
+  kind: ReadersKind;
   /** Requests at a time; of `tail`, one for every partition. */
   count: number;
 }
@@ -31,6 +35,8 @@ export interface Phase {
   readers: Readers | null;
   /** Topics are created, written and deleted meanwhile. */
   churn: boolean;
+  /** The broker is ended and started on what it left before it, so that all its caches are empty. */
+  afterRestart: boolean;
   /** Its latencies are the report's `produce_ms`. One phase of a scenario. */
   isMeasured: boolean;
 }
@@ -55,6 +61,7 @@ const PHASE: Phase = {
   durationMs: null,
   readers: null,
   churn: false,
+  afterRestart: false,
   isMeasured: true,
 };
 
@@ -168,6 +175,23 @@ export const SCENARIOS: readonly Scenario[] = [
         pace: { kind: 'rate', recordsPerS: 10_000 },
         durationMs: 30_000,
         readers: { kind: 'sweep', count: 16 },
+      },
+    ],
+  },
+  {
+    ...BASE,
+    name: 'cold',
+    summary: 'a broker started anew on what was written: random reads beside producers, from empty caches on',
+    inFlight: 16_384,
+    phases: [
+      { ...PHASE, name: 'preload', batches: 1000, isMeasured: false },
+      {
+        ...PHASE,
+        name: 'after a restart',
+        pace: { kind: 'rate', recordsPerS: 5000 },
+        durationMs: 60_000,
+        readers: { kind: 'random', count: 16 },
+        afterRestart: true,
       },
     ],
   },

@@ -1,5 +1,5 @@
 /**
- * Line plots as SVG text: axes, ticks, legend, a tooltip for each point. Owns: that drawing. Does not own: what is
+ * Line plots as SVG text: axes, ticks, legend, named moments, a tooltip for each point. Owns: that drawing. Does not own: what is
  * plotted (report-html). Pure; needs nothing from a network.
  */
 
@@ -18,14 +18,20 @@ export interface Plot {
   isLogY?: boolean;
   /** Places and texts of the x axis; else they are chosen. */
   xTicks?: readonly (readonly [number, string])[];
+  /** A place of the x axis in words, for tooltips; else its number and the axis' name. */
+  xText?: (x: number) => string;
+  /** Moments with names, drawn across: where something else begins. */
+  moments?: readonly (readonly [number, string])[];
 }
 
 const WIDTH = 720;
 const HEIGHT = 260;
 const LEFT = 64;
 const RIGHT = 16;
-const TOP = 34;
+const TOP = 46;
 const BOTTOM = 40;
+/** Of a letter of the legend, about. */
+const LETTER = 6.5;
 /** Told apart by people who see colours differently too. */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00'];
 /** More points than pixels help nobody. */
@@ -54,21 +60,36 @@ export function tickText(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
-function linearScale(min: number, max: number, from: number, to: number): Scale {
+function linearScale(min: number, max: number, from: number, to: number, isExact = false): Scale {
   const top = max > min ? max : min + 1;
   const step = stepFor(top - min);
-  const end = Math.ceil(top / step) * step;
+  // Up to a round number, or not beyond the last value.
+  const end = isExact ? top : Math.ceil(top / step) * step;
   const ticks: [number, string][] = [];
-  for (let i = 0; min + i * step <= end + step / 2; i++)
+  for (let i = 0; min + i * step <= end + step / 1000; i++)
     ticks.push([min + i * step, tickText(min + i * step)]);
   return { at: (value) => from + ((value - min) / (end - min)) * (to - from), ticks };
 }
 
+/** From and to 1, 2 or 5 times a power of ten; of many powers only they have a tick. */
 function logScale(min: number, max: number, from: number, to: number): Scale {
-  const low = Math.floor(Math.log10(min));
-  const high = Math.max(low + 1, Math.ceil(Math.log10(max)));
-  const ticks: [number, string][] = [];
-  for (let power = low; power <= high; power++) ticks.push([10 ** power, tickText(10 ** power)]);
+  const steps: number[] = [];
+  for (let power = Math.floor(Math.log10(min)); power <= Math.ceil(Math.log10(max)) + 1; power++)
+    steps.push(...[1, 2, 5].map((m) => m * 10 ** power));
+  const first = Math.max(
+    0,
+    steps.findLastIndex((step) => step <= min * 1.0001),
+  );
+  const last = Math.max(
+    first + 1,
+    steps.findIndex((step) => step >= max * 0.9999),
+  );
+  const shown = steps.slice(first, last + 1);
+  const isWide = shown.length > 8;
+  const ticks = shown
+    .filter((step) => !isWide || Math.abs(Math.log10(step) - Math.round(Math.log10(step))) < 0.01)
+    .map((step) => [step, tickText(step)] as const);
+  const [low, high] = [Math.log10(shown[0]), Math.log10(shown[shown.length - 1])];
   return { at: (value) => from + ((Math.log10(value) - low) / (high - low)) * (to - from), ticks };
 }
 
@@ -81,7 +102,7 @@ export function plotSvg(plot: Plot): string {
   const ys = all.map(([, y]) => y);
   const xMax = xs.reduce((a, b) => Math.max(a, b));
   const yMax = ys.reduce((a, b) => Math.max(a, b));
-  const x = linearScale(0, xMax, LEFT, WIDTH - RIGHT);
+  const x = linearScale(0, xMax, LEFT, WIDTH - RIGHT, true);
   const y = plot.isLogY
     ? logScale(
         ys.reduce((a, b) => Math.min(a, b)),
@@ -94,7 +115,9 @@ export function plotSvg(plot: Plot): string {
     `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeText(plot.title)}" xmlns="http://www.w3.org/2000/svg">`,
     `<text x="${LEFT}" y="14" class="title">${escapeText(plot.title)}</text>`,
     ...axes(plot, x, y),
-    ...plot.lines.flatMap((line, i) => drawn(line, i, x, y, shows)),
+    ...moments(plot, x, xMax),
+    ...plot.lines.flatMap((line, i) => drawn(plot, line, i, x, y, shows)),
+    ...legend(plot),
     '</svg>',
   ];
   return parts.join('\n');
@@ -117,11 +140,12 @@ function axes(plot: Plot, x: Scale, y: Scale): string[] {
   parts.push(
     `<text x="${WIDTH - RIGHT}" y="${HEIGHT - 6}" text-anchor="end" class="name">${escapeText(plot.xName)}</text>`,
   );
-  parts.push(`<text x="${LEFT}" y="28" class="name">${escapeText(plot.yName)}</text>`);
+  parts.push(`<text x="${LEFT}" y="${TOP - 14}" class="name">${escapeText(plot.yName)}</text>`);
   return parts;
 }
 
 function drawn(
+  plot: Plot,
   line: PlotLine,
   index: number,
   x: Scale,
@@ -142,14 +166,39 @@ function drawn(
     path += `${isOpen ? 'L' : 'M'}${atX} ${atY}`;
     isOpen = true;
     if (i % every !== 0) return;
-    const tip = `${line.name}: ${tickText(py)} at ${tickText(px)}`;
+    const place = plot.xText?.(px) ?? `${tickText(px)} ${plot.xName}`;
+    const tip = `${line.name}: ${tickText(py)} ${plot.yName}, ${place}`;
     parts.push(
       `<circle cx="${atX}" cy="${atY}" r="2" fill="${colour}"><title>${escapeText(tip)}</title></circle>`,
     );
   });
   parts.unshift(`<path d="${path}" fill="none" stroke="${colour}" stroke-width="1.5"/>`);
-  const at = WIDTH - RIGHT - 110 * (index % 5) - 100;
-  parts.push(`<rect x="${at}" y="6" width="10" height="10" fill="${colour}"/>`);
-  parts.push(`<text x="${at + 14}" y="15">${escapeText(line.name)}</text>`);
   return parts;
+}
+
+/** From the right edge, in the order of the lines. */
+function legend({ lines }: Plot): string[] {
+  const parts: string[] = [];
+  const widths = lines.map(({ name }) => 14 + name.length * LETTER + 14);
+  let at = WIDTH - RIGHT - widths.reduce((sum, width) => sum + width, 0);
+  lines.forEach(({ name }, i) => {
+    parts.push(
+      `<rect x="${at.toFixed(0)}" y="5" width="10" height="10" fill="${COLOURS[i % COLOURS.length]}"/>`,
+    );
+    parts.push(`<text x="${(at + 14).toFixed(0)}" y="14">${escapeText(name)}</text>`);
+    at += widths[i];
+  });
+  return parts;
+}
+
+function moments({ moments: named = [] }: Plot, x: Scale, xMax: number): string[] {
+  return named
+    .filter(([moment]) => moment <= xMax)
+    .flatMap(([moment, name]) => {
+      const at = x.at(Math.max(0, moment)).toFixed(1);
+      return [
+        `<line x1="${at}" x2="${at}" y1="${TOP}" y2="${HEIGHT - BOTTOM}" class="moment"/>`,
+        `<text x="${at}" dx="3" y="${TOP - 3}" class="name">${escapeText(name)}</text>`,
+      ];
+    });
 }

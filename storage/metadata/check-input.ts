@@ -21,6 +21,22 @@ import type {
 /** A commit id has 1 to 64 printable ASCII characters. */
 const COMMIT_ID = /^[\x21-\x7e]{1,64}$/;
 
+/** Shards of one call differ, and whoever takes or releases them is somebody. */
+export function checkLeases(
+  incarnation: number,
+  leases: readonly { shard: number; epoch: number; holder?: number }[],
+): void {
+  checkInteger(incarnation, 'incarnation', 1);
+  const shards = new Set<number>();
+  for (const { shard, epoch, holder = 0 } of leases) {
+    checkInteger(shard, 'shard');
+    checkInteger(epoch, 'epoch');
+    checkInteger(holder, 'holder');
+    assert(!shards.has(shard), `shard ${shard} twice in one call`);
+    shards.add(shard);
+  }
+}
+
 /** Every number of the contract is a safe integer; `least` is 0 unless given. */
 export function checkInteger(value: number, what: string, least = 0): void {
   assert(Number.isSafeInteger(value) && value >= least, `${what} must be an integer from ${least}: ${value}`);

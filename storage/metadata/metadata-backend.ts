@@ -6,6 +6,7 @@ import type { MessagePort } from 'node:worker_threads';
 import type { Migration, MigrationTarget } from '../../migrations/apply.ts';
 import type { Clock } from '../../src/core/clock.ts';
 import type { Random } from '../../src/core/random.ts';
+import type { DatabaseCounter, StatementCount } from './database-counter.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import type { StoreCounters } from './store-counters.ts';
 
@@ -64,6 +65,10 @@ export interface MetadataBackend {
    * it for longer than one waits.
    */
   openMigrations(url: string, options: OpenMigrationsOptions): Promise<OpenedMigrations>;
+  /** What the store counts as `statements` of its own (store-counters), and who does. */
+  readonly ownCount: Omit<StatementCount, 'statements'>;
+  /** Left out, or null for this URL, where the database counts nothing that can be asked. 'invalid-setting' as `open`. */
+  databaseCounter?(url: string, options: { clock: Clock }): DatabaseCounter | null;
 }
 
 /** A store that runs behind ports. */

@@ -272,12 +272,18 @@ export interface MetadataStore {
   listAgents(filter?: { group?: string; zone?: string }): Promise<Agent[]>;
   /** Idempotent; only this incarnation's row goes. */
   deregisterAgent(agentId: string, incarnation: number): Promise<void>;
-  /** Raises epochs: where head bears exactly the (holder, epoch) seen, epoch + 1 and holder = incarnation. Each on its own. */
+  /**
+   * Raises epochs: where head bears exactly the (holder, epoch) seen, epoch + 1 and holder = incarnation. Each on its
+   * own, and nothing at all for 'shard-not-found'; shards differ. After 'store-unknown' the heads tell.
+   */
   acquireLeases(
     incarnation: number,
     seen: readonly { shard: number; holder: number; epoch: number }[],
   ): Promise<HeadOutcome[]>;
-  /** Where head bears (incarnation, epoch): holder = 0, epoch stays. Each on its own. */
+  /**
+   * Where head bears (incarnation, epoch): holder = 0, epoch stays, and with it whoever bears it may still append until
+   * the shard is taken. Otherwise as acquireLeases.
+   */
   releaseLeases(
     incarnation: number,
     leases: readonly { shard: number; epoch: number }[],

@@ -10,7 +10,7 @@
  */
 import type { MessagePort } from 'node:worker_threads';
 import { StreamHouseError } from '../../src/core/errors.ts';
-import { checkBody, checkEntries, checkPages } from './check-input.ts';
+import { checkBody, checkEntries, checkLeases, checkPages } from './check-input.ts';
 import {
   ForwardingMetadataStore,
   METADATA_METHODS,
@@ -128,11 +128,21 @@ export class RemoteMetadataStore extends ForwardingMetadataStore {
     this.#port.close();
   }
 
-  // What is wrong with the bodies is said here, on the caller's thread, and before they are copied.
+  // What is wrong with bodies and leases is said here, on the caller's thread, and before bodies are copied.
 
   override async appendEntries(entries: readonly LogEntry[], objects: readonly ObjectRow[]) {
     checkEntries(entries, this.bodyBytesMax);
     return this.forward('appendEntries', [entries, objects]);
+  }
+
+  override async acquireLeases(...args: MetadataArguments<'acquireLeases'>) {
+    checkLeases(...args);
+    return this.forward('acquireLeases', args);
+  }
+
+  override async releaseLeases(...args: MetadataArguments<'releaseLeases'>) {
+    checkLeases(...args);
+    return this.forward('releaseLeases', args);
   }
 
   override async putPages(pages: readonly IndexPage[]) {

@@ -3,6 +3,7 @@
  * every decorator. The groups lie in metadata-store-*.ts; each runs on a store of its own.
  */
 import { describe } from 'node:test';
+import { agentsContract } from './metadata-store-agents.ts';
 import {
   catalogueContract,
   clusterContract,
@@ -10,9 +11,10 @@ import {
   newClusterContract,
 } from './metadata-store-catalogue.ts';
 import { checkpointContract, pagesContract } from './metadata-store-folds.ts';
-import { appendContract, leaseContract, trimContract } from './metadata-store-log.ts';
+import { leaseContract, leaseHistoryContract, manyLeasesContract } from './metadata-store-leases.ts';
+import { appendContract, trimContract } from './metadata-store-log.ts';
 import { importedClusterContract, importedRowsContract, scanPagesContract } from './metadata-store-moving.ts';
-import { agentsContract, listedObjectsContract, objectsContract } from './metadata-store-objects.ts';
+import { listedObjectsContract, objectsContract } from './metadata-store-objects.ts';
 import type { ContractSettings } from './metadata-store-rig.ts';
 
 /** Registers the suite under `name`. `topicCount`: how many topics the paging test makes. */
@@ -28,6 +30,8 @@ export function metadataStoreContract(
     describe('append', () => appendContract(settings));
     describe('trim', () => trimContract(settings));
     describe('leases', () => leaseContract(settings));
+    describe('leases over time', () => leaseHistoryContract(settings));
+    describe('many leases', () => manyLeasesContract(settings));
     describe('pages', () => pagesContract(settings));
     describe('checkpoints', () => checkpointContract(settings));
     describe('objects', () => objectsContract(settings));

@@ -152,6 +152,28 @@ const SMALL: Record<string, { args: string[]; records: number; check?: (report: 
       assert.ok(cache.pages.hit_rate !== null && index_us.p99 !== null);
     },
   },
+  cold: {
+    args: ['--partitions', '40', '--batches', '30', '--rate', '300', '--duration', '2s'],
+    records: 1800,
+    check: ({ phases, cache, index_paged_ms, broker, objects, series }) => {
+      assert.deepEqual(
+        phases.map(({ after_restart }) => after_restart),
+        [false, true],
+      );
+      const { readers } = phases[1];
+      assert.ok(
+        readers !== null && readers.kind === 'random' && readers.records > 40 && readers.failed === 0,
+      );
+      // Every page is read once from the store, and no look-up of before the restart is counted.
+      assert.ok(cache.pages.misses !== null && cache.pages.misses > 0);
+      assert.equal(index_paged_ms.count, cache.pages.misses);
+      assert.ok((cache.topics.misses ?? 0) >= 1, 'the topic is not known at first');
+      assert.ok((cache.pages.hits ?? 0) + (cache.pages.misses ?? 0) <= readers.requests + 40);
+      assert.ok(objects.puts > 0 && objects.puts < 60, `${objects.puts}`);
+      assert.ok(broker.restart_ms !== null && broker.restart_ms > 0);
+      assert.ok(series.every(({ puts_per_s }) => puts_per_s === null || puts_per_s >= 0));
+    },
+  },
   churn: {
     args: ['--partitions', '50', '--rate', '300', '--duration', '3s'],
     records: 900,

@@ -493,10 +493,8 @@ function restartTests(rig: () => Rig): void {
     }
   });
 
-  it('refuses a second broker on the same data with one clear line, and goes on', async () => {
-    const end = await BrokerProcess.startInVain([...rig().args(), '--agent-id', 'second'], {
-      env: rig().env,
-    });
+  it('refuses a second broker of the same name, or of any on a store for one, with one clear line', async () => {
+    const end = await BrokerProcess.startInVain(rig().args(), { env: rig().env });
     assert.notEqual(end.code, 0);
     assert.equal(end.signal, null);
     const lines = end.log.filter((line) => line.startsWith('streamhouse: '));

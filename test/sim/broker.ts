@@ -13,6 +13,7 @@ import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { batchObjectKey } from '../../storage/objects/object-key.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
 import { readAnswers } from '../../workers/append-codec.ts';
+import { forEachAppend } from '../../workers/batch-builder.ts';
 import { Lane } from '../../workers/lane.ts';
 import type {
   LaneFetchPartReply,
@@ -26,7 +27,9 @@ import type {
 import { Sequencer, type SequencerSettings } from '../../workers/sequencer.ts';
 import { allocateCounters, CountersReader, ThreadCounters } from '../../workers/shared-counters.ts';
 import type { AttemptResult } from './checker.ts';
+import type { CoverageCounts } from './coverage.ts';
 import { type SimHost, SimPort, SimThread } from './host.ts';
+import { LeaseLedger } from './lease-ledger.ts';
 import { packProduce, type SimAppend } from './payloads.ts';
 
 /** The world as a broker sees it. */
@@ -37,8 +40,10 @@ export interface BrokerWorld {
   indexBytes: number;
   tailCacheBytes: number;
   violate(what: string): void;
+  coverage: CoverageCounts;
   held(broker: SimBroker, shard: number, epoch: number): void;
   lost(broker: SimBroker, shard: number): void;
+  released(broker: SimBroker, shard: number, epoch: number): void;
 }
 
 interface LaneRun {
@@ -54,6 +59,7 @@ export interface WorkerRun {
   thread: SimThread;
   sequencer: Sequencer;
   incarnation: number;
+  leases: LeaseLedger;
 }
 
 interface PendingAppend {
@@ -78,6 +84,10 @@ export class SimBroker {
   readonly #memory: SharedArrayBuffer;
   readonly #pending = new Map<number, PendingAppend>();
   readonly #answered = new Set<number>();
+  /** Appends that were sent to a lane and not answered by anybody, with their lanes, whether a client waits or not. */
+  readonly #sent = new Map<number, number>();
+  /** As they were read last. */
+  #leases: readonly SeenLease[] | null = null;
   readonly #asked = new Map<number, { lane: number; done(reply: LaneReply | null): void }>();
   readonly #gathered: SimAppend[][];
   #token = 0;
@@ -142,6 +152,7 @@ export class SimBroker {
       const worker: WorkerRun = {
         thread,
         incarnation,
+        leases: new LeaseLedger((what) => this.#world.violate(`${this.name} (${incarnation}): ${what}`)),
         sequencer: new Sequencer({
           store: storeFor.call(this.#world, thread),
           objects: objectsFor.call(this.#world, thread),
@@ -179,14 +190,23 @@ export class SimBroker {
   #connect(number: number): void {
     const run = this.lanes[number] as LaneRun;
     const worker = this.worker as WorkerRun;
-    run.report = new SimPort<LaneReport>(run.thread, worker.thread, (report) =>
-      this.#guard(() => worker.sequencer.fromLane(number, report)),
-    );
+    run.report = new SimPort<LaneReport>(run.thread, worker.thread, (report) => {
+      if (report.type === 'append') this.#countMet(worker.sequencer, report.bytes);
+      this.#guard(() => worker.sequencer.fromLane(number, report));
+    });
     run.order = new SimPort<LaneOrder>(worker.thread, run.thread, (order) =>
       this.#guard(() => run.lane.fromSequencer(order)),
     );
     const port = run.order;
     worker.thread.deliver(() => worker.sequencer.connectLane(number, port));
+  }
+
+  /** Appends that come while their shard is being handed over. */
+  #countMet(sequencer: Sequencer, message: Uint8Array): void {
+    forEachAppend(message, ({ topicId, partition }) => {
+      const shard = shardOf(topicId, partition, this.#world.settings.layout.shardCount);
+      if (sequencer.holder(shard)?.phase === 'releasing') this.#world.coverage.appendsMetRelease++;
+    });
   }
 
   /** An exception that leaves a thread's handler would end the thread: here it is a bug. */
@@ -256,6 +276,7 @@ export class SimBroker {
       this.#pending.delete(token);
       pending.done({ code, baseOffset: -1 });
     }
+    for (const [token, of] of this.#sent) if (lane < 0 || of === lane) this.#sent.delete(token);
     for (const [id, asked] of [...this.#asked]) {
       if (lane >= 0 && asked.lane !== lane) continue;
       this.#asked.delete(id);
@@ -271,41 +292,92 @@ export class SimBroker {
       .storeFor(this.#main)
       .listLeases()
       .then(
-        (heads) => this.takeFrom(heads[shard]),
+        (heads) => {
+          this.#leases = heads;
+          this.takeFrom(heads[shard]);
+        },
         (error) => this.host.scheduler.trace('leases-unknown', this.name, String(error)),
       );
   }
 
+  /** As an agent that decides by what it read last time. */
+  takeByOldLeases(shard: number): void {
+    const seen = this.#leases?.[shard];
+    if (seen) this.takeFrom(seen);
+  }
+
   /** Takes a shard from a lease that was seen some time ago. */
-  takeFrom(seen: SeenLease): void {
+  takeFrom({ shard, holder, epoch }: SeenLease): void {
+    this.#main.deliver(() => {
+      const { worker } = this;
+      if (!worker) return;
+      this.host.scheduler.trace('take', this.name, shard, holder, epoch);
+      worker.thread.deliver(() =>
+        this.#guard(() => {
+          const phase = worker.sequencer.holder(shard)?.phase;
+          if (phase === 'releasing') this.#world.coverage.takesWhileReleasing++;
+          worker.leases.taking(shard, epoch);
+          worker.sequencer.take({ shard, holder, epoch });
+        }),
+      );
+    });
+  }
+
+  release(shards: readonly number[]): void {
     const { worker } = this;
-    const { shard, holder, epoch } = seen;
-    this.host.scheduler.trace('take', this.name, shard, holder, epoch);
-    worker?.thread.deliver(() => this.#guard(() => worker.sequencer.take({ shard, holder, epoch })));
+    worker?.thread.deliver(() =>
+      this.#guard(() => {
+        for (const shard of shards) {
+          this.host.scheduler.trace('release', this.name, shard);
+          const phase = worker.sequencer.holder(shard)?.phase;
+          if (phase === 'taking') this.#world.coverage.releasesWhileTaking++;
+          if (phase === 'releasing') this.#world.coverage.releasesTwice++;
+          worker.leases.releasing(shard);
+        }
+        worker.sequencer.release(shards);
+      }),
+    );
   }
 
   #fromSequencer(reply: SequencerReply): void {
     const { scheduler } = this.host;
+    const world = this.#world;
     switch (reply.type) {
       case 'held':
         scheduler.trace('held', this.name, reply.shard, reply.epoch);
-        this.#world.held(this, reply.shard, reply.epoch);
+        this.worker?.leases.held(reply.shard, reply.epoch);
+        world.held(this, reply.shard, reply.epoch);
         break;
       case 'lost':
         scheduler.trace('lost', this.name, reply.shard, reply.error.code);
         if (reply.error.code.startsWith('corrupt')) {
-          this.#world.violate(`${this.name}: shard ${reply.shard} lost: ${reply.error.message}`);
+          world.violate(`${this.name}: shard ${reply.shard} lost: ${reply.error.message}`);
         }
-        this.#world.lost(this, reply.shard);
+        if (reply.error.code === 'conflict') world.coverage.staleTakesRefused++;
+        this.worker?.leases.ended(reply.shard);
+        world.lost(this, reply.shard);
+        break;
+      case 'released':
+        scheduler.trace('released', this.name, reply.shard, reply.epoch);
+        this.worker?.leases.ended(reply.shard);
+        world.released(this, reply.shard, reply.epoch);
         break;
       case 'fatal':
-        this.#world.violate(`${this.name}: fatal: ${reply.error.message}`);
+        world.violate(`${this.name}: fatal: ${reply.error.message}`);
         break;
       case 'log':
         scheduler.trace('log', this.name, reply.message, JSON.stringify(reply.fields));
         break;
       default:
     }
+  }
+
+  /** What should have been answered by now, once nothing is on its way any more; null: nothing. */
+  get unanswered(): string | null {
+    if (!this.alive) return null;
+    if (this.#sent.size > 0) return `${this.#sent.size} appends were never answered`;
+    const open = this.worker?.leases.open ?? [];
+    return open.length > 0 ? `a take or release of shard ${open[0]} was never answered` : null;
   }
 
   // -- Requests ----------------------------------------------------------------------------------------
@@ -330,6 +402,7 @@ export class SimBroker {
       return;
     }
     this.#pending.set(token, { lane, done });
+    this.#sent.set(token, lane);
     const slot = token % 64;
     const generation = Math.floor(token / 64);
     const gathered = this.#gathered[lane];
@@ -397,6 +470,7 @@ export class SimBroker {
         const token = generation * 64 + slot;
         if (this.#answered.has(token)) this.#world.violate(`${this.name}: append ${token} is answered twice`);
         this.#answered.add(token);
+        this.#sent.delete(token);
         const pending = this.#pending.get(token);
         this.#pending.delete(token);
         pending?.done({ code, baseOffset });

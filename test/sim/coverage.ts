@@ -3,6 +3,7 @@
  * and the taps on the code under test that see what no counter of its own tells. Does not own: any check. The
  * simulation's only thread.
  */
+import { StreamHouseError } from '../../src/core/errors.ts';
 import { AnswerWriter } from '../../workers/append-codec.ts';
 import { LaneDesk } from '../../workers/lane-desk.ts';
 import { ShardHolder } from '../../workers/shard-holder.ts';
@@ -21,6 +22,19 @@ export const COVERAGE_KINDS = [
   'takeovers',
   'takeoversAfterTrim',
   'takeoversLost',
+  'staleTakesRefused',
+  'takesWhileReleasing',
+  'releases',
+  'releasesLost',
+  'releasesTwice',
+  'releasesWhileTaking',
+  'releasesInDoubt',
+  'releasesFenced',
+  'releasesAsleep',
+  'releasesDrained',
+  'appendsMetRelease',
+  'handovers',
+  'takenAgain',
   'laneReopensDuringCommits',
   'laneCrashes',
   'workerCrashes',
@@ -70,6 +84,7 @@ export function beginCoverage(): CoverageCounts {
     tapSettle();
     tapPlan();
     tapReopen();
+    tapRelease();
   }
   return current;
 }
@@ -103,6 +118,23 @@ function tapPlan(): void {
   AnswerWriter.prototype.add = function (slot, generation, code, baseOffset) {
     if (planning && code === 'append-abandoned') current.abandonedRuns++;
     add.call(this, slot, generation, code, baseOffset);
+  };
+}
+
+function tapRelease(): void {
+  const { settleRelease, lose } = ShardHolder.prototype;
+  ShardHolder.prototype.settleRelease = async function (first) {
+    try {
+      await settleRelease.call(this, first);
+      if (first instanceof StreamHouseError && first.kind === 'unknown') current.releasesInDoubt++;
+    } catch (error) {
+      if (error instanceof StreamHouseError && error.code === 'fenced') current.releasesFenced++;
+      throw error;
+    }
+  };
+  ShardHolder.prototype.lose = function (each) {
+    if (this.phase === 'releasing') current.releasesLost++;
+    lose.call(this, each);
   };
 }
 

@@ -1,7 +1,7 @@
 /**
- * Stores and networks that break one rule each, to show that the simulation would notice. Owns: the list, and how
- * each rule is broken. Does not own: the simulation. They break the environment, never the code under test. The
- * simulation's only thread.
+ * Stores, networks and code that break one rule each, to show that the simulation would notice. Owns: the list, and
+ * how each rule is broken. Does not own: the simulation. Most break the environment; those of a release that the
+ * environment cannot break are in the code itself. The simulation's only thread.
  */
 import { partitionKey } from '../../src/core/ids.ts';
 import type { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
@@ -13,6 +13,11 @@ import type {
   LogEntry,
 } from '../../storage/metadata/metadata-store.ts';
 
+import { BatchBuilder } from '../../workers/batch-builder.ts';
+import { LaneDesk } from '../../workers/lane-desk.ts';
+import { ObjectPipeline } from '../../workers/object-pipeline.ts';
+import { ShardHolder } from '../../workers/shard-holder.ts';
+
 export const MUTANTS = [
   'append-ignores-epoch',
   'append-ignores-seq',
@@ -23,6 +28,11 @@ export const MUTANTS = [
   'lease-ignores-rival',
   'put-forgets-object',
   'page-lost',
+  'take-ignores-lease',
+  'release-lowers-epoch',
+  'release-before-settled',
+  'release-drops-gathered',
+  'gather-refuses-silently',
 ] as const;
 
 export type Mutant = (typeof MUTANTS)[number];
@@ -60,6 +70,24 @@ export function storeOver(state: MemoryMetadataState, mutant: Mutant | null): Me
         for (const { shard, holder, epoch } of seen)
           Object.assign(state.shards[shard].head, { holder, epoch });
         return acquire(incarnation, seen);
+      };
+      break;
+    }
+    case 'take-ignores-lease': {
+      const acquire = store.acquireLeases.bind(store);
+      store.acquireLeases = (incarnation, seen) =>
+        acquire(
+          incarnation,
+          seen.map(({ shard }) => ({ ...state.shards[shard].head })),
+        );
+      break;
+    }
+    case 'release-lowers-epoch': {
+      const release = store.releaseLeases.bind(store);
+      store.releaseLeases = async (incarnation, leases) => {
+        const outcomes = await release(incarnation, leases);
+        for (const { kind, head } of outcomes) if (kind === 'done') state.shards[head.shard].head.epoch--;
+        return outcomes;
       };
       break;
     }
@@ -101,3 +129,46 @@ function wrapPages(state: MemoryMetadataState, store: MemoryMetadataStore): void
     return put(pages);
   };
 }
+
+/** The mutant of the run that is under way; one at a time in a thread. */
+let broken: Mutant | null = null;
+let patched = false;
+
+/** Breaks the code under test where the mutant is one of those; mends it for any other, and for none. */
+export function breakCode(mutant: Mutant | null): void {
+  broken = mutant;
+  if (patched) return;
+  patched = true;
+  // It gives the lease back while appends are on their way.
+  const { hasUnsettled } = ObjectPipeline.prototype;
+  ObjectPipeline.prototype.hasUnsettled = function (shard) {
+    return broken !== 'release-before-settled' && hasUnsettled.call(this, shard);
+  };
+  const idle = Object.getOwnPropertyDescriptor(ShardHolder.prototype, 'idle') as { get(): boolean };
+  Object.defineProperty(ShardHolder.prototype, 'idle', {
+    get(this: ShardHolder) {
+      return broken === 'release-before-settled' || idle.get.call(this);
+    },
+  });
+  // It forgets what was gathered.
+  const { hasShardOf } = BatchBuilder.prototype;
+  BatchBuilder.prototype.hasShardOf = function (shards) {
+    if (broken !== 'release-drops-gathered') return hasShardOf.call(this, shards);
+    for (const shard of shards) this.removeShard(shard, () => undefined);
+    return false;
+  };
+  // What comes meanwhile is refused, and nobody is told.
+  const { gather } = ObjectPipeline.prototype;
+  ObjectPipeline.prototype.gather = function (lane, message) {
+    gathering = true;
+    gather.call(this, lane, message);
+    gathering = false;
+  };
+  const { answer } = LaneDesk.prototype;
+  LaneDesk.prototype.answer = function (lane, slot, generation, code, baseOffset) {
+    if (broken === 'gather-refuses-silently' && gathering && code === 'not-leader') return;
+    answer.call(this, lane, slot, generation, code, baseOffset);
+  };
+}
+
+let gathering = false;

@@ -20,7 +20,7 @@ import { type ClientWorld, IdempotentProducer, PlainProducer, Reader, readOnce }
 import { beginCoverage, type CoverageCounts } from './coverage.ts';
 import { type FaultRates, Faults } from './faults.ts';
 import { SimHost, type SimThread } from './host.ts';
-import { type Mutant, storeOver } from './mutants.ts';
+import { breakCode, type Mutant, storeOver } from './mutants.ts';
 import { Scheduler, type TraceLine } from './scheduler.ts';
 import { SimMetadataStore, type SimStoreParts } from './sim-metadata-store.ts';
 import { SimObjectStore } from './sim-object-store.ts';
@@ -92,6 +92,11 @@ class Simulation implements BrokerWorld, ClientWorld {
   readonly #awaited = new Map<string, SimThread>();
   readonly #troubledMs: number;
   readonly #freshHeld = new Set<number>();
+  /** Incarnations by shard and epoch. */
+  readonly #holderOf = new Map<string, number>();
+  /** Shards on their way from one to the other, and those of which the other was told. */
+  readonly #handovers = new Map<number, { from: SimBroker; to: SimBroker }>();
+  readonly #noticed = new Map<number, { by: SimBroker; from: SimBroker; epoch: number }>();
   #fresh: SimBroker | null = null;
   #brokerCount = 0;
   #troubled = true;
@@ -104,6 +109,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     this.random = seededRandom(seed * 2654435761);
     const { random } = this;
     this.coverage = beginCoverage();
+    breakCode(mutant);
     this.checker = new Checker((what) => this.violate(what));
     this.#storeFaults = new Faults(this.scheduler, random);
     this.#objectFaults = new Faults(this.scheduler, random);
@@ -170,6 +176,7 @@ class Simulation implements BrokerWorld, ClientWorld {
 
   /** What the agents' directory knows: the holder with the highest epoch that was heard of. */
   held(broker: SimBroker, shard: number, epoch: number): void {
+    this.#checkHolder(broker, shard, epoch);
     if (epoch < this.#epochs[shard]) return;
     this.#epochs[shard] = epoch;
     this.#leaders[shard] = broker;
@@ -179,6 +186,34 @@ class Simulation implements BrokerWorld, ClientWorld {
   lost(broker: SimBroker, shard: number): void {
     if (this.#leaders[shard] === broker) this.#leaders[shard] = null;
     this.coverage.takeoversLost++;
+  }
+
+  released(broker: SimBroker, shard: number, epoch: number): void {
+    if (this.#leaders[shard] === broker) this.#leaders[shard] = null;
+    this.coverage.releases++;
+    const handover = this.#handovers.get(shard);
+    if (handover?.from !== broker) return;
+    this.#handovers.delete(shard);
+    // A notice, late or not: who gets it takes the shard from the lease that it tells of.
+    this.scheduler.after(this.random.below(3) === 0 ? this.random.unit() * 120 : 1, () => {
+      this.#noticed.set(shard, { by: handover.to, from: broker, epoch });
+      handover.to.takeFrom({ shard, holder: 0, epoch });
+    });
+  }
+
+  /** Nobody but one incarnation ever holds a shard under an epoch. */
+  #checkHolder(broker: SimBroker, shard: number, epoch: number): void {
+    const incarnation = broker.worker?.incarnation ?? 0;
+    const key = `${shard}/${epoch}`;
+    const before = this.#holderOf.get(key) ?? incarnation;
+    this.#holderOf.set(key, before);
+    if (before !== incarnation) {
+      this.violate(`shard ${shard} is held by ${before} and by ${incarnation} under epoch ${epoch}`);
+    }
+    const noticed = this.#noticed.get(shard);
+    if (noticed?.by !== broker || epoch !== noticed.epoch + 1) return;
+    if (noticed.from === broker) this.coverage.takenAgain++;
+    else this.coverage.handovers++;
   }
 
   brokerFor(topicId: number, partition: number): SimBroker | null {
@@ -251,6 +286,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     const brokers = 2 + random.below(2);
     for (let i = 0; i < brokers; i++) this.#startBroker();
     for (let shard = 0; shard < SHARDS; shard++) this.#every(20, 90, () => this.#place(shard));
+    this.#every(60, 500, () => this.#handOver());
     this.#beginClients();
     if (severity > 0) {
       this.#every(40, 500, () => this.#crashSomething());
@@ -275,6 +311,53 @@ class Simulation implements BrokerWorld, ClientWorld {
     if (leader && this.random.below(12) !== 0) return;
     this.#anyBroker().take(shard);
     if (this.random.below(6) === 0) this.#anyBroker().take(shard);
+    if (this.random.below(6) === 0) this.#anyBroker().takeByOldLeases(shard);
+  }
+
+  /** A holder gives a shard, or all it has, to somebody else, and perhaps is disturbed in it. */
+  #handOver(): void {
+    const { random } = this;
+    const shard = random.below(SHARDS);
+    // Now and then one that does not hold it, or is only taking it.
+    const from = (random.below(6) > 0 && this.#leaders[shard]) || this.#anyBroker();
+    const to = random.below(5) === 0 ? from : this.#anyBroker();
+    const shards = random.below(3) === 0 ? [0, 1] : [shard];
+    for (const each of shards) this.#handovers.set(each, { from, to });
+    if (random.below(5) === 0) from.take(shard);
+    from.release(shards);
+    this.scheduler.after(random.unit() * 20, () => this.#disturb(from, shard));
+  }
+
+  #disturb(from: SimBroker, shard: number): void {
+    const { random, coverage, scheduler } = this;
+    const isReleasing = from.worker?.sequencer.holder(shard)?.phase === 'releasing';
+    switch (random.below(8)) {
+      case 0:
+        from.release([shard]);
+        break;
+      case 1:
+        from.take(shard);
+        break;
+      case 2:
+        from.takeByOldLeases(shard);
+        break;
+      case 3:
+        // It sleeps in the midst of it, and somebody takes the shard that it is about to give away.
+        if (isReleasing) coverage.releasesAsleep++;
+        from.host.pause();
+        scheduler.after(random.unit() * 40, () => this.#anyBroker().take(shard));
+        scheduler.after(random.unit() * 400, () => from.host.resume());
+        break;
+      case 4:
+        if (random.below(3) > 0) break;
+        if (isReleasing) coverage.releasesDrained++;
+        this.#drain(from);
+        break;
+      case 5:
+        this.#overthrow(shard);
+        break;
+      default:
+    }
   }
 
   #beginClients(): void {
@@ -435,6 +518,9 @@ class Simulation implements BrokerWorld, ClientWorld {
     }
     this.#checkAgainstTruth(second);
     for (const [name, thread] of this.#awaited) if (thread.alive) this.violate(`never ended: ${name}`);
+    for (const broker of this.#brokers) {
+      if (broker.unanswered !== null) this.violate(`${broker.name}: ${broker.unanswered}`);
+    }
   }
 
   #partitions(): [number, number][] {

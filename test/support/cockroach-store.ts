@@ -4,6 +4,7 @@
  * schema of its own; on a cluster it is dropped when the store is closed. Tests only.
  */
 import pg from 'pg';
+import { cockroachUrlOn } from './cockroach-on-postgres.ts';
 import { sharedPostgres } from './shared-postgres.ts';
 
 let storeCount = 0;
@@ -27,13 +28,8 @@ export async function cockroachStoreUrl(settings: Record<string, string> = {}): 
 
 /** CockroachDB's code on PostgreSQL, whatever COCKROACH_URL says. */
 export async function onPostgres(settings: Record<string, string> = {}): Promise<CockroachStoreUrl> {
-  const given = new URL((await sharedPostgres()).storeUrl());
-  given.searchParams.delete('durability');
-  for (const [name, value] of Object.entries({ profile: 'postgres', ...settings })) {
-    given.searchParams.set(name, value);
-  }
   // The server is thrown away with everything in it.
-  return { url: given.href.replace(/^postgres(ql)?:/, 'cockroachdb:'), drop: async () => undefined };
+  return { url: cockroachUrlOn((await sharedPostgres()).storeUrl(), settings), drop: async () => undefined };
 }
 
 function onCluster(cluster: string, settings: Record<string, string>): CockroachStoreUrl {

@@ -38,7 +38,11 @@ class Refusal extends Error {
 }
 
 export class FakeRestServer {
-  readonly topics = new Map<string, FakeTopic>();
+  readonly topics: Map<string, FakeTopic>;
+  clusterId = 'fake';
+  /** Rows of the lists of brokers and of shards. */
+  brokers: { rack: string; [member: string]: unknown }[] = [];
+  shards: Record<string, unknown>[] = [];
   /** Paths of all requests, in the order of their arrival. */
   readonly requests: { method: string; path: string; records: number }[] = [];
   /** Asked for every request; null: none. */
@@ -48,10 +52,13 @@ export class FakeRestServer {
   delayMs = 0;
   #open = 0;
   #nextProducerId = 1;
-  readonly #sequences = new Map<string, { next: number; lastFirst: number; lastOffset: number }>();
+  readonly #sequences: Map<string, { next: number; lastFirst: number; lastOffset: number }>;
   readonly #server: Server;
 
-  constructor() {
+  /** `beside`: another one of the same cluster, with the same topics and producers. */
+  constructor(beside?: FakeRestServer) {
+    this.topics = beside?.topics ?? new Map();
+    this.#sequences = beside ? beside.#sequences : new Map();
     this.#server = createServer((request, response) => {
       const chunks: Buffer[] = [];
       request.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -70,10 +77,28 @@ export class FakeRestServer {
     });
   }
 
-  static async start(): Promise<FakeRestServer> {
-    const fake = new FakeRestServer();
+  static async start(beside?: FakeRestServer): Promise<FakeRestServer> {
+    const fake = new FakeRestServer(beside);
     await new Promise<void>((resolve) => fake.#server.listen(0, '127.0.0.1', resolve));
     return fake;
+  }
+
+  /** Its row in a list of brokers. */
+  row(brokerId: number, changes: Record<string, unknown> = {}): FakeRestServer['brokers'][number] {
+    return {
+      broker_id: brokerId,
+      agent_id: `agent-${brokerId}`,
+      host: '127.0.0.1',
+      port: Number(new URL(this.url).port),
+      rack: 'z1',
+      group: 'default',
+      version: '1.2.3',
+      state: 'live',
+      heartbeat_age_ms: 420,
+      registered_at: '2026-01-31T12:00:00.000Z',
+      shards: 4,
+      ...changes,
+    };
   }
 
   get url(): string {
@@ -137,12 +162,17 @@ export class FakeRestServer {
     const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
     // It counts nothing.
     if (url.pathname === '/metrics') return [200, ''];
-    if (url.pathname === '/v3/clusters') return [200, { data: [{ cluster_id: 'fake' }] }];
-    if (url.pathname === '/v3/clusters/fake/producer-ids') {
-      return [200, { producer_id: this.#nextProducerId++, producer_epoch: 0 }];
-    }
-    if (path[0] === 'v3' && path[2] === 'fake' && path[3] === 'topics') {
-      return this.#catalogue(method, path.slice(4), body);
+    if (url.pathname === '/v3/clusters') return [200, { data: [{ cluster_id: this.clusterId }] }];
+    if (path[0] === 'v3' && path[2] === this.clusterId) {
+      const zone = url.searchParams.get('zone');
+      if (path[3] === 'brokers') {
+        return [200, { data: this.brokers.filter(({ rack }) => zone === null || rack === zone) }];
+      }
+      if (path[3] === 'shards') return [200, { data: this.shards }];
+      if (path[3] === 'producer-ids') {
+        return [200, { producer_id: this.#nextProducerId++, producer_epoch: 0 }];
+      }
+      if (path[3] === 'topics') return this.#catalogue(method, path.slice(4), body);
     }
     if (path[0] === 'topics') return this.#records(method, path.slice(1), url, body, request);
     throw new Refusal(404, 404, `there is no ${url.pathname}`);

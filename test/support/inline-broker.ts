@@ -5,7 +5,7 @@
  */
 import { AgentLoop } from '../../src/agent/agent-loop.ts';
 import { systemClock } from '../../src/core/clock.ts';
-import { operatingError, type PlainError, StreamHouseError } from '../../src/core/errors.ts';
+import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
 import { readRecords } from '../../src/core/record-batch.ts';
 import { oneGroup } from '../../src/core/shard-layout.ts';
@@ -75,35 +75,31 @@ export class InlineBroker {
     return new AgentLoop({
       settings: {
         agentId: 'inline',
-        address: '127.0.0.1:1',
         zone: 'z',
         group: 'g',
         version: '1',
         shardCount: SHARDS,
         heartbeatMs: 50,
+        deadAgentMs: 1000,
+        isAlone: true,
       },
       store: this.#store,
       clock: systemClock,
-      refreshLeases: async () => {
-        await this.#store.listLeases();
+      random: seededRandom(1),
+      address: () => '127.0.0.1:1',
+      groupOf: () => 'g',
+      take: (leases) => {
+        for (const lease of leases) this.#sequencer?.take(lease);
       },
-      take: (shards) => void this.#take(shards),
+      release: (shards) => this.#sequencer?.release(shards),
+      notify: () => Promise.reject(new StreamHouseError('not-leader', 'there is nobody else')),
+      changed: () => undefined,
+      agentGone: () => undefined,
       replaced: (error) => this.fatal.push(error.toPlain()),
+      reaped: () => undefined,
       info: () => undefined,
       warn: () => undefined,
     });
-  }
-
-  async #take(shards: readonly number[]): Promise<void> {
-    const sequencer = this.#sequencer;
-    try {
-      for (const head of await this.#store.listLeases()) {
-        if (shards.includes(head.shard) && this.#sequencer === sequencer) sequencer?.take(head);
-      }
-    } catch (error) {
-      const failure = operatingError(error).toPlain();
-      for (const shard of shards) this.#agent.lost(shard, failure);
-    }
   }
 
   #makeLane(lane: number): Lane {
@@ -137,9 +133,9 @@ export class InlineBroker {
   }
 
   #fromSequencer(reply: SequencerReply): void {
-    if (reply.type === 'held') this.#agent.held(reply.shard, reply.epoch);
+    if (reply.type === 'held') this.#agent.heldNow(reply.shard, reply.epoch);
     else if (reply.type === 'lost') this.#agent.lost(reply.shard, reply.error);
-    else if (reply.type === 'released') this.#agent.released(reply.shard);
+    else if (reply.type === 'released') this.#agent.released(reply.shard, reply.epoch);
     else if (reply.type === 'fatal') this.fatal.push(reply.error);
   }
 

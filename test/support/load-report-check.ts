@@ -21,6 +21,7 @@ const FIXED_KEYS: Record<string, readonly string[]> = {
   index_us: ['p50', 'p99'],
   objects: ['puts', 'puts_per_million_records'],
   flush: ['count', 'statements', 'rows', 'bytes'],
+  database: ['statements', 'statements_per_s', 'source'],
   verify: [],
   broker: ['cpu_s', 'rss_max_mb'],
   machine: [],

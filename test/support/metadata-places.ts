@@ -6,8 +6,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import type { MetadataScheme } from '../../storage/metadata/metadata-backends.ts';
-import { type CockroachStoreUrl, cockroachStoreUrl } from './cockroach-store.ts';
+import { cockroachUrlOn } from './cockroach-on-postgres.ts';
+import { type CockroachStoreUrl, cockroachCluster, cockroachStoreUrl } from './cockroach-store.ts';
 import { sharedDynalite } from './dynalite-server.ts';
 import { deleteTable, freshDynamodbUrl } from './dynamodb-target.ts';
 import { startPostgres } from './postgres-server.ts';
@@ -49,10 +51,29 @@ function sharedServerPlace(freshUrl: () => Promise<string>): MetadataPlace {
   return { freshUrl, args: ['--migrate'], env: {}, end: async () => undefined };
 }
 
-/** A server of its own, with fsync on: what a measurement needs. */
-export async function durablePostgresPlace(): Promise<MetadataPlace> {
-  const server = await startPostgres({ isDurable: true });
-  const freshUrl = async () => server.storeUrl({ durability: 'checked' });
+/**
+ * Places for measurements: servers of PostgreSQL are of their own, with fsync on and pg_stat_statements. CockroachDB's
+ * code is on one of them too, unless COCKROACH_URL names a cluster.
+ */
+export const MEASURED_PLACES: Record<PlacedScheme, () => Promise<MetadataPlace>> = {
+  ...METADATA_PLACES,
+  postgres: () => durablePostgresPlace((url) => url),
+  cockroachdb: () => (cockroachCluster() === null ? durablePostgresPlace(cockroachUrlOn) : cockroachPlace()),
+};
+
+async function durablePostgresPlace(urlOf: (postgresUrl: string) => string): Promise<MetadataPlace> {
+  const server = await startPostgres({
+    isDurable: true,
+    flags: ['-c', 'shared_preload_libraries=pg_stat_statements'],
+  });
+  const client = new pg.Client({ connectionString: server.url });
+  try {
+    await client.connect();
+    await client.query('CREATE EXTENSION pg_stat_statements');
+  } finally {
+    await client.end();
+  }
+  const freshUrl = async () => urlOf(server.storeUrl({ durability: 'checked' }));
   return { ...sharedServerPlace(freshUrl), end: () => server.stop() };
 }
 

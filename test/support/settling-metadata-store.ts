@@ -1,7 +1,8 @@
 /**
  * A metadata store behind what a careful caller does about faults: what was 'unavailable' is asked again, a write whose
- * outcome is 'unknown' is made again where the contract calls it idempotent, and an append is settled as the batching
- * worker settles it (workers/shard-log). Owns: just that, for running the contract suite through faults. Calls that
+ * outcome is 'unknown' is made again where the contract calls it idempotent, an append is settled as the batching
+ * worker settles it (workers/shard-log), and other changes of heads by what the heads tell. Owns: just that, for running
+ * the contract suite through faults. Calls that
  * can do neither (a topic created, an id given) pass their 'store-unknown' on. Tests only.
  */
 import type { Clock } from '../../src/core/clock.ts';
@@ -16,6 +17,8 @@ import {
 } from '../../storage/metadata/forwarding-metadata-store.ts';
 import type {
   AppendOutcome,
+  CheckpointPointer,
+  HeadOutcome,
   LogEntry,
   MetadataStore,
   ObjectRow,
@@ -105,10 +108,70 @@ export class SettlingMetadataStore extends ForwardingMetadataStore {
     }
   }
 
-  /** The heads before an append; null for a shard that is none. */
-  async #headsOf(entries: readonly LogEntry[]): Promise<(ShardHead | null)[]> {
+  override acquireLeases(
+    incarnation: number,
+    seen: readonly { shard: number; holder: number; epoch: number }[],
+  ): Promise<HeadOutcome[]> {
+    return this.#settleHeads(structuredClone(seen), {
+      call: (some) => this.forward('acquireLeases', [incarnation, some]),
+      isDue: (head, { holder, epoch }) => head.holder === holder && head.epoch === epoch,
+      isDone: (head, { epoch }) => head.holder === incarnation && head.epoch === epoch + 1,
+    });
+  }
+
+  override releaseLeases(
+    incarnation: number,
+    leases: readonly { shard: number; epoch: number }[],
+  ): Promise<HeadOutcome[]> {
+    return this.#settleHeads(structuredClone(leases), {
+      call: (some) => this.forward('releaseLeases', [incarnation, some]),
+      isDue: (head, { epoch }) => head.holder === incarnation && head.epoch === epoch,
+      isDone: (head, { epoch }) => head.holder === 0 && head.epoch === epoch,
+    });
+  }
+
+  override async movePointer(shard: number, epoch: number, pointer: CheckpointPointer): Promise<HeadOutcome> {
+    const { seq, writer } = pointer;
+    const [outcome] = await this.#settleHeads([{ shard }], {
+      call: async () => [await this.forward('movePointer', [shard, epoch, { seq, writer }])],
+      isDue: ({ checkpoint, ...head }) => head.epoch === epoch && (checkpoint?.seq ?? 0) < seq,
+      isDone: ({ checkpoint }) => checkpoint?.seq === seq && checkpoint.writer === writer,
+    });
+    return outcome;
+  }
+
+  /** Where it was due before the call and is done after it, the call did it; where it is still due, it did not. */
+  async #settleHeads<L extends { shard: number }>(
+    changes: readonly L[],
+    by: {
+      call(some: readonly L[]): Promise<HeadOutcome[]>;
+      isDue(head: ShardHead, change: L): boolean;
+      isDone(head: ShardHead, change: L): boolean;
+    },
+  ): Promise<HeadOutcome[]> {
+    const before = await this.#headsOf(changes);
+    try {
+      return await by.call(changes);
+    } catch (error) {
+      if (!(error instanceof StreamHouseError) || error.kind !== 'unknown') throw error;
+    }
+    // Nothing is done of a call with a shard that is none.
+    if (before.includes(null)) return this.#settleHeads(changes, by);
+    this.settled++;
+    const outcomes: HeadOutcome[] = [];
+    for (const [i, change] of changes.entries()) {
+      const head = await this.readHead(change.shard);
+      const isDone = by.isDue(before[i]!, change) && by.isDone(head, change);
+      if (!isDone && by.isDue(head, change)) outcomes.push(...(await this.#settleHeads([change], by)));
+      else outcomes.push({ kind: isDone ? 'done' : 'conflict', head });
+    }
+    return outcomes;
+  }
+
+  /** The heads before a change; null for a shard that is none. */
+  async #headsOf(changes: readonly { shard: number }[]): Promise<(ShardHead | null)[]> {
     const heads: (ShardHead | null)[] = [];
-    for (const { shard } of entries) {
+    for (const { shard } of changes) {
       try {
         heads.push(await this.readHead(shard));
       } catch (error) {

@@ -38,10 +38,10 @@ function isRollback({ text }: WireStatement): boolean {
   return /^rollback/i.test(text);
 }
 
-/** Reads, what is put or deleted again with the same result, and appends. */
+/** Reads, what is put or deleted again with the same result, appends, and other changes of heads. */
 function canBeSettled({ text }: WireStatement): boolean {
   if (/^(select|commit|begin)\b/i.test(text)) return true;
-  return /(insert into|update|delete from) \S+\.(entries|pages|checkpoints|objects|body_chunks)\b/i.test(
+  return /(insert into|update|delete from) \S+\.(heads|entries|pages|checkpoints|objects|body_chunks)\b/i.test(
     text,
   );
 }

@@ -16,6 +16,7 @@ import {
   checkImportedRows,
   checkImportTarget,
   checkInteger,
+  checkLeases,
   checkObjectRows,
   checkPages,
   hasImportedRows,
@@ -414,7 +415,7 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
     incarnation: number,
     seen: readonly { shard: number; holder: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, seen);
     const shards = seen.map(({ shard }) => shard);
     const holders = integerArray(seen.map(({ holder }) => holder));
     const epochs = integerArray(seen.map(({ epoch }) => epoch));

@@ -3,7 +3,7 @@
  * (dynamodb-heads). The thread that hosts the store.
  */
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import { checkInteger } from '../check-input.ts';
+import { checkLeases } from '../check-input.ts';
 import type { Agent, HeadOutcome } from '../metadata-store.ts';
 import type { DynamodbCounters } from './dynamodb-counters.ts';
 import type { EntryCopies } from './dynamodb-entry-copies.ts';
@@ -115,7 +115,7 @@ export class DynamodbAgents {
     incarnation: number,
     seen: readonly { shard: number; holder: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, seen);
     await this.#heads.ensureExist(seen.map(({ shard }) => shard));
     const acquire = async ({ shard, holder, epoch }: { shard: number; holder: number; epoch: number }) => {
       const values = { seenHolder: holder, seenEpoch: epoch, epoch: epoch + 1, holder: incarnation };
@@ -132,7 +132,7 @@ export class DynamodbAgents {
     incarnation: number,
     leases: readonly { shard: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, leases);
     await this.#heads.ensureExist(leases.map(({ shard }) => shard));
     const release = async ({ shard, epoch }: { shard: number; epoch: number }) => {
       const values = { seenHolder: incarnation, seenEpoch: epoch, nobody: 0 };

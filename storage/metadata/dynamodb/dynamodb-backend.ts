@@ -38,6 +38,9 @@ export function connectDynamodb(url: string, options: ConnectOptions): Migration
 }
 
 export const dynamodbBackend: MetadataBackend = {
+  // The SDK repeats nothing by itself (dynamodb-client): one that it was given is one that it sent.
+  ownCount: { unit: 'requests', source: 'the broker: requests that it sent with the SDK' },
+
   async open(url, { role, migrate, ...options }) {
     const parts = connectDynamodb(url, { ...options, isReadOnly: role === 'reader' });
     const { requests } = parts;

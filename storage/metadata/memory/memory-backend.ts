@@ -7,6 +7,8 @@ import type { MetadataBackend } from '../metadata-backend.ts';
 import { MemoryMetadataStore } from './memory-metadata-store.ts';
 
 export const memoryBackend: MetadataBackend = {
+  ownCount: { unit: 'calls', source: 'nobody' },
+
   async open(url) {
     if (url !== 'memory:') {
       throw new StreamHouseError('invalid-setting', `'${url}' has something after its colon`);

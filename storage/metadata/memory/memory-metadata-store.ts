@@ -15,6 +15,7 @@ import {
   checkImportedRows,
   checkImportTarget,
   checkInteger,
+  checkLeases,
   checkObjectRows,
   checkPages,
   checkPartitionCount,
@@ -436,7 +437,7 @@ export class MemoryMetadataStore implements MetadataStore {
     seen: readonly { shard: number; holder: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
     const state = this.#open();
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, seen);
     const heads = seen.map(({ shard }) => state.shard(shard).head);
     return seen.map(({ holder, epoch }, i) => {
       const head = heads[i];
@@ -452,7 +453,7 @@ export class MemoryMetadataStore implements MetadataStore {
     leases: readonly { shard: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
     const state = this.#open();
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, leases);
     const heads = leases.map(({ shard }) => state.shard(shard).head);
     return leases.map(({ epoch }, i) => {
       const head = heads[i];

@@ -10,6 +10,7 @@ import {
   checkIdClass,
   checkImportedCluster,
   checkInteger,
+  checkLeases,
   checkPartitionCount,
   movedElsewhere,
   noCluster,
@@ -285,7 +286,7 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
     incarnation: number,
     leases: readonly { shard: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, leases);
     const shards = integerArray(leases.map(({ shard }) => shard));
     const epochs = integerArray(leases.map(({ epoch }) => epoch));
     return await this.changeLeases(
@@ -303,7 +304,6 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
     changed: (head: ShardHead) => ShardHead,
   ): Promise<HeadOutcome[]> {
     this.checkWriter();
-    assert(new Set(shards).size === shards.length, `a shard twice in one call: ${shards}`);
     if (shards.length === 0) return [];
     const rows = await this.write(statement, values);
     const found = new Map(rows.map((row) => [row.shard as number, row]));

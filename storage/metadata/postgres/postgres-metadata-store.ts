@@ -15,6 +15,7 @@ import {
   checkImportedRows,
   checkImportTarget,
   checkInteger,
+  checkLeases,
   checkObjectRows,
   checkPages,
   hasImportedRows,
@@ -227,7 +228,7 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
     incarnation: number,
     seen: readonly { shard: number; holder: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, seen);
     const shards = integerArray(seen.map(({ shard }) => shard));
     const holders = integerArray(seen.map(({ holder }) => holder));
     const epochs = integerArray(seen.map(({ epoch }) => epoch));

@@ -15,6 +15,8 @@ function pathOf(url: string): string {
 }
 
 export const sqliteBackend: MetadataBackend = {
+  ownCount: { unit: 'calls', source: 'the broker: calls of SQLite, which counts nothing itself' },
+
   async open(url, { role, clock, counters }) {
     const connection = await openSqliteConnection({ path: pathOf(url), role, clock });
     const store = new SqliteMetadataStore(connection, counters);

@@ -16,6 +16,7 @@ import {
   checkImportedRows,
   checkImportTarget,
   checkInteger,
+  checkLeases,
   checkObjectRows,
   checkPages,
   checkPartitionCount,
@@ -488,7 +489,7 @@ export class SqliteMetadataStore implements MetadataStore {
     incarnation: number,
     seen: readonly { shard: number; holder: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, seen);
     if (seen.length === 0) return [];
     return this.#write(() =>
       seen.map(({ shard, holder, epoch }) =>
@@ -501,7 +502,7 @@ export class SqliteMetadataStore implements MetadataStore {
     incarnation: number,
     leases: readonly { shard: number; epoch: number }[],
   ): Promise<HeadOutcome[]> {
-    checkInteger(incarnation, 'incarnation', 1);
+    checkLeases(incarnation, leases);
     if (leases.length === 0) return [];
     return this.#write(() =>
       leases.map(({ shard, epoch }) =>

@@ -1,155 +1,323 @@
-/** The agent's loop over a memory store that answers late, not at all, or to somebody else. */
+/** The agent's loop: several of them over one store, with time and faults in the test's hand. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setTimeout as sleepMs } from 'node:timers/promises';
-import { AgentLoop } from '../../../src/agent/agent-loop.ts';
-import { systemClock } from '../../../src/core/clock.ts';
-import type { StreamHouseError } from '../../../src/core/errors.ts';
-import { MemoryMetadataStore } from '../../../storage/metadata/memory/memory-metadata-store.ts';
-import { FaultyMetadataStore } from '../../support/faulty-metadata-store.ts';
+import { AgentCluster, type ClusterAgent, DEAD_MS, HEARTBEAT_MS } from '../../support/agent-cluster.ts';
 
-const HEARTBEAT_MS = 5;
-const SHARDS = 3;
+const SHARDS = 12;
 
-function makeAgent(store = new FaultyMetadataStore(new MemoryMetadataStore())) {
-  const replaced: StreamHouseError[] = [];
-  const taken: number[][] = [];
-  const warned: string[] = [];
-  const loop = new AgentLoop({
-    settings: {
-      agentId: 'a',
-      address: '127.0.0.1:1',
-      zone: 'z',
-      group: 'g',
-      version: '1',
-      shardCount: SHARDS,
-      heartbeatMs: HEARTBEAT_MS,
-    },
-    store,
-    clock: systemClock,
-    refreshLeases: async () => {
-      await store.listLeases();
-    },
-    take: (shards) => taken.push(shards),
-    replaced: (error) => replaced.push(error),
-    info: () => undefined,
-    warn: (message) => warned.push(message),
-  });
-  return { store, loop, replaced, taken, warned };
+async function clusterOf(...agentIds: string[]): Promise<{ cluster: AgentCluster; agents: ClusterAgent[] }> {
+  const cluster = await AgentCluster.create(SHARDS);
+  const agents: ClusterAgent[] = [];
+  for (const agentId of agentIds) agents.push(await cluster.start(agentId));
+  await cluster.pass(3 * HEARTBEAT_MS);
+  return { cluster, agents };
 }
 
-async function until(holds: () => boolean): Promise<void> {
-  for (let i = 0; !holds(); i++) {
-    assert.ok(i < 1000, `not within 5 s: ${holds}`);
-    await sleepMs(5);
-  }
-}
-
-function heartbeats(store: FaultyMetadataStore): number {
-  return store.calls.filter(({ method }) => method === 'heartbeat').length;
+function callsOf(agent: ClusterAgent): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { method } of agent.store.calls) counts[method] = (counts[method] ?? 0) + 1;
+  return counts;
 }
 
 describe('the agent loop', () => {
-  it('is not alarmed by a heartbeat that was under way when it stopped and gave its registration up', async () => {
-    const { store, loop, replaced, warned } = makeAgent();
-    await loop.register();
-    const late = Promise.withResolvers<void>();
-    store.inject({ on: 'heartbeat', effect: { kind: 'delay', before: late.promise } });
-    await until(() => heartbeats(store) === 1);
-    loop.stop();
-    await loop.deregister();
-    late.resolve();
-    await sleepMs(20);
-    assert.deepEqual([replaced, warned], [[], []]);
+  it('alone takes all shards at once', async () => {
+    const cluster = await AgentCluster.create(SHARDS);
+    const a = await cluster.start('a');
+    const tookMs = await cluster.until(() => a.loop.heldCount === SHARDS, 1000);
+    assert.ok(tookMs < 200);
+    assert.deepEqual(a.loop.reasons(), []);
+    assert.equal(a.loop.epochHere(3), 1);
   });
 
-  it('takes no new registration of its own for a rival, however late its reply', async () => {
-    const { store, loop, replaced } = makeAgent();
-    await loop.register();
-    const late = Promise.withResolvers<void>();
-    store.inject({ on: 'registerAgent', effect: { kind: 'delay', after: late.promise }, times: 1 });
-    const second = loop.register();
-    // However slow the machine is: heartbeats go out while the registration is under way.
-    for (let waitedMs = 0; heartbeats(store) <= 1; waitedMs += 5) {
-      assert.ok(waitedMs < 5000, 'no heartbeat goes out');
-      await sleepMs(5);
+  it('shares with those that join, and moves no more than their fair share', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    assert.deepEqual(await cluster.loads(), { a: 6, b: 6 });
+    const before = await cluster.holders();
+    await cluster.start('c');
+    await cluster.pass(3 * HEARTBEAT_MS);
+    const after = await cluster.holders();
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, c: 4 });
+    for (let shard = 0; shard < SHARDS; shard++) {
+      assert.ok(after[shard] === before[shard] || after[shard] === 'c');
     }
+    for (const agent of agents) assert.deepEqual(agent.warned, []);
+  });
+
+  it('hands over in bounded moves', async () => {
+    const cluster = await AgentCluster.create(64);
+    const a = await cluster.start('a');
+    await cluster.pass(HEARTBEAT_MS);
+    await cluster.start('b');
+    let most = 0;
+    for (let i = 0; i < 600; i++) {
+      await cluster.pass(10);
+      const heads = await cluster.store.listLeases();
+      const unserved = heads.filter((head) => head.holder === 0).length;
+      most = Math.max(most, unserved);
+    }
+    await cluster.pass(HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 32, b: 32 });
+    assert.ok(most > 0 && most <= 8, `${most} shards were unserved at a time`);
+    assert.ok(a.released.every((shards) => shards.length <= 8));
+  });
+
+  it('serves the shards of a killed agent elsewhere within the dead time and two seconds', async () => {
+    for (const offsetMs of [0, 900, 2100, 3300, 4900]) {
+      const { cluster, agents } = await clusterOf('a', 'b', 'c');
+      await cluster.pass(offsetMs);
+      const [a, b, c] = agents;
+      b.kill();
+      const tookMs = await cluster.until(() => a.loop.heldCount + c.loop.heldCount === SHARDS, 60_000);
+      assert.ok(tookMs <= DEAD_MS + 2000, `${tookMs} ms after a kill at ${offsetMs}`);
+      // It had been silent before it was killed, for a heartbeat's time at most.
+      assert.ok(tookMs >= (DEAD_MS * 2) / 3 - HEARTBEAT_MS, `${tookMs} ms after a kill at ${offsetMs}`);
+      assert.ok(a.gone === 1 && c.gone === 1);
+    }
+  });
+
+  it('asks the store two things a heartbeat while nothing changes, whatever there is', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c');
+    await cluster.pass(60_000);
+    const before = agents.map(callsOf);
+    await cluster.pass(100 * HEARTBEAT_MS);
+    for (const [i, agent] of agents.entries()) {
+      const now = callsOf(agent);
+      const beats = now.heartbeat - before[i].heartbeat;
+      assert.ok(beats >= 100 && beats <= 115, `${beats} heartbeats`);
+      assert.equal(now.listLeases - before[i].listLeases, beats);
+      const all = Object.values(now).reduce((sum, count) => sum + count, 0);
+      const earlier = Object.values(before[i]).reduce((sum, count) => sum + count, 0);
+      assert.equal(all - earlier, 2 * beats);
+    }
+  });
+
+  it('takes nothing from agents that a long outage of the store kept from beating', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c');
+    const before = await cluster.holders();
+    for (const agent of agents) {
+      agent.store.inject({ on: ['heartbeat', 'listLeases'], effect: { kind: 'error-before' }, times: 1e9 });
+    }
+    await cluster.pass(10 * 60_000);
+    for (const agent of agents) assert.equal(agent.loop.mayServe(), false);
+    const taken = agents.map((agent) => agent.taken.length);
+    // One comes back long before the others.
+    agents[0].store.heal();
+    await cluster.pass(DEAD_MS - HEARTBEAT_MS - 100);
+    for (const agent of agents) agent.store.heal();
+    await cluster.pass(4 * DEAD_MS);
+    assert.deepEqual(await cluster.holders(), before);
+    assert.deepEqual(
+      agents.map((agent) => agent.taken.length),
+      taken,
+    );
+    for (const agent of agents) assert.equal(agent.loop.mayServe(), true);
+  });
+
+  it('gives a sleeper up, which on waking serves no reads, and gets its share back', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c');
+    const [a, b, c] = agents;
+    b.clock.isAsleep = true;
+    await cluster.until(() => a.loop.heldCount + c.loop.heldCount === SHARDS, DEAD_MS + 2000);
+    assert.equal(b.loop.mayServe(), false);
+    assert.equal(b.loop.heldCount, 4);
+    b.clock.wake();
+    // Its batching worker finds out by being fenced, at the latest when it is asked to hand over.
+    for (const shard of [...b.serving.keys()]) b.loop.lost(shard, { code: 'fenced', message: 'taken over' });
+    b.serving.clear();
+    await cluster.pass(4 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, c: 4 });
+    assert.deepEqual(b.replaced, []);
+  });
+
+  it('removes the row of one that stays dead; should that one wake, it registers anew', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c');
+    const [a, b] = agents;
+    b.clock.isAsleep = true;
+    await cluster.pass(5 * DEAD_MS);
+    const ids = (await cluster.store.listAgents()).map(({ agentId }) => agentId);
+    assert.deepEqual(ids.sort(), ['a', 'c']);
+    assert.equal(callsOf(a).deregisterAgent, 1);
+    assert.equal(callsOf(agents[2]).deregisterAgent, undefined);
+    b.clock.wake();
+    await cluster.pass(4 * HEARTBEAT_MS);
+    assert.equal(b.reaped, 1);
+    assert.deepEqual(b.replaced, []);
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, c: 4 });
+  });
+
+  it('stops when another process has taken its name, and only then', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const rival = await cluster.start('a');
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.equal(agents[0].replaced[0]?.code, 'conflict');
+    assert.deepEqual(rival.replaced, []);
+    agents[0].kill();
+    assert.deepEqual(await cluster.loads(), { a: 6, b: 6 });
+  });
+
+  it('is no rival to itself when its batching worker is started again', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const [a, b] = agents;
+    const late = Promise.withResolvers<void>();
+    a.store.inject({ on: 'registerAgent', effect: { kind: 'delay', after: late.promise }, times: 1 });
+    const again = a.restart();
+    await cluster.pass(3 * HEARTBEAT_MS);
     late.resolve();
-    await second;
-    await sleepMs(20);
-    loop.stop();
-    assert.deepEqual(replaced, []);
+    await again;
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual([a.replaced, b.replaced], [[], []]);
+    assert.deepEqual(await cluster.loads(), { a: 6, b: 6 });
   });
 
   it('takes a registration whose reply was lost for its own until the next one is answered', async () => {
-    const { store, loop, replaced } = makeAgent();
-    await loop.register();
-    store.inject({ on: 'registerAgent', effect: { kind: 'error-after' }, times: 1 });
-    await assert.rejects(loop.register(), { code: 'store-unknown' });
-    await sleepMs(30);
-    await loop.register();
-    await sleepMs(30);
-    loop.stop();
-    assert.deepEqual(replaced, []);
+    const { cluster, agents } = await clusterOf('a');
+    const [a] = agents;
+    a.store.inject({ on: 'registerAgent', effect: { kind: 'error-after' }, times: 1 });
+    await assert.rejects(a.restart(), { code: 'store-unknown' });
+    await cluster.pass(3 * HEARTBEAT_MS);
+    await a.restart();
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(a.replaced, []);
+    assert.equal(a.loop.heldCount, SHARDS);
   });
 
-  it('stops for a rival under its id', async () => {
-    const { store, loop, replaced } = makeAgent();
-    await loop.register();
-    const rival = makeAgent(store);
-    await rival.loop.register();
-    await sleepMs(40);
-    loop.stop();
-    rival.loop.stop();
-    assert.ok(replaced.length > 0);
-    assert.equal(replaced[0].code, 'conflict');
-    assert.deepEqual(rival.replaced, []);
+  it('leaves: hands all over while it goes on serving, and gets none back', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c');
+    const [a, b] = agents;
+    const over = new AbortController();
+    let left = false;
+    void b.loop.leave(over.signal).then(() => (left = true));
+    const tookMs = await cluster.until(() => left, 10_000);
+    assert.ok(tookMs < 2000, `${tookMs} ms`);
+    await cluster.pass(500);
+    assert.deepEqual(await cluster.loads(), { a: 6, c: 6 });
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 6, c: 6 });
+    b.loop.stop();
+    await b.loop.deregister();
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.equal(a.gone, 0);
+    assert.deepEqual(a.warned, []);
   });
 
-  it('goes on after heartbeats that failed, and takes a lost shard again, alone', async () => {
-    const { store, loop, replaced, taken, warned } = makeAgent();
-    await loop.register();
-    loop.sequencerUp();
-    for (let shard = 0; shard < SHARDS; shard++) loop.held(shard, 1);
-    store.inject({ on: 'heartbeat', effect: { kind: 'error-before' }, times: 2 });
-    loop.lost(1, { code: 'store-unknown', message: 'gone' });
-    assert.equal(loop.heldCount, SHARDS - 1);
-    assert.equal(loop.epochOf(1), undefined);
-    await sleepMs(120);
-    loop.stop();
-    assert.deepEqual(taken, [[0, 1, 2], [1]]);
-    assert.deepEqual(replaced, []);
-    assert.equal(warned.filter((message) => message === 'a heartbeat failed').length, 2);
+  it('leaves at once when there is nobody to take over, and gives up when told', async () => {
+    const { cluster, agents } = await clusterOf('a');
+    await agents[0].loop.leave(new AbortController().signal);
+    assert.equal(agents[0].loop.heldCount, SHARDS);
+    const b = await cluster.start('b');
+    await cluster.pass(3 * HEARTBEAT_MS);
+    b.kill();
+    const over = new AbortController();
+    const leaving = agents[0].loop.leave(over.signal);
+    over.abort();
+    await leaving;
   });
 
-  it('reads all leases anew with each heartbeat, two statements in all, and no heartbeat waits for that', async () => {
-    const { store, loop, warned } = makeAgent();
-    await loop.register();
-    await until(() => heartbeats(store) >= 5);
-    const count = (name: string) => store.calls.filter(({ method }) => method === name).length;
-    assert.ok(Math.abs(count('listLeases') - heartbeats(store)) <= 1);
+  it('comes to the same without any notice, only later', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    cluster.losesNotices = true;
+    await cluster.start('c');
+    await cluster.pass(5 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, c: 4 });
+    void agents[0].loop.leave(new AbortController().signal);
+    await cluster.pass(3 * HEARTBEAT_MS);
+    agents[0].loop.stop();
+    await agents[0].loop.deregister();
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { b: 6, c: 6 });
+  });
+
+  it('lets a lease go that it does not serve under and that is not its', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const [a, b] = agents;
+    // A takeover of a shard of b's whose reply was lost for good: the head bears a, and a does not know.
+    const lease = (await cluster.store.listLeases()).find(({ holder }) => holder === b.loop.incarnation);
+    assert.ok(lease);
+    await cluster.store.acquireLeases(a.loop.incarnation, [lease]);
+    b.loop.lost(lease.shard, { code: 'fenced', message: 'taken over' });
+    b.serving.delete(lease.shard);
+    await cluster.pass(4 * HEARTBEAT_MS);
+    const served = agents.flatMap((agent) => agent.loop.held().map(({ shard }) => shard));
     assert.deepEqual(
-      new Set(store.calls.map(({ method }) => method)),
-      new Set(['registerAgent', 'heartbeat', 'listLeases']),
+      served.sort((x, y) => x - y),
+      Array.from({ length: SHARDS }, (_, shard) => shard),
     );
-    store.inject({ on: 'listLeases', effect: { kind: 'error-before' }, times: 2 });
-    await until(() => warned.length === 2);
-    store.inject({ on: 'listLeases', effect: { kind: 'hang' } });
-    const before = heartbeats(store);
-    await until(() => heartbeats(store) >= before + 5);
-    loop.stop();
-    assert.deepEqual(new Set(warned), new Set(['the leases could not be read anew']));
+    assert.deepEqual(await cluster.loads(), { a: 6, b: 6 });
   });
 
-  it('takes nothing while there is no batching worker', async () => {
-    const { loop, taken } = makeAgent();
-    await loop.register();
-    loop.sequencerUp();
-    loop.lost(2, { code: 'fenced', message: 'gone' });
-    loop.sequencerLost();
-    await sleepMs(120);
-    loop.stop();
-    assert.deepEqual(taken, [[0, 1, 2]]);
-    assert.equal(loop.heldCount, 0);
+  it('tries a shard again that it lost, after pauses that grow', async () => {
+    const { cluster, agents } = await clusterOf('a');
+    const [a] = agents;
+    const before = a.taken.length;
+    a.store.inject({
+      on: ({ method, args }) => method === 'acquireLeases' && (args[1] as { shard: number }[])[0].shard === 5,
+      effect: { kind: 'error-before' },
+      times: 1e9,
+    });
+    a.loop.lost(5, { code: 'store-unknown', message: 'gone' });
+    await cluster.pass(60_000);
+    const tries = a.taken.length - before;
+    assert.ok(tries >= 12 && tries <= 30, `${tries} tries in a minute`);
+    assert.ok(a.taken.slice(before).every((leases) => leases.length === 1 && leases[0].shard === 5));
+    assert.deepEqual(a.loop.reasons(), ['1 shards that should be served here are not']);
+    a.store.heal();
+    await cluster.pass(6000);
+    assert.equal(a.loop.heldCount, SHARDS);
+  });
+
+  it('keeps to its group', async () => {
+    const cluster = await AgentCluster.create(SHARDS, (shard) => (shard < 4 ? 'heavy' : 'g'));
+    const a = await cluster.start('a');
+    const b = await cluster.start('b');
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, null: 4 });
+    const c = await cluster.start('c', 'heavy');
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(
+      c.loop.held().map(({ shard }) => shard),
+      [0, 1, 2, 3],
+    );
+    assert.equal(a.loop.heldCount + b.loop.heldCount, 8);
+    c.kill();
+    await cluster.pass(3 * DEAD_MS);
+    assert.equal(a.loop.heldCount + b.loop.heldCount, 8);
+  });
+
+  it('is settled when what is free is served, by whomever', async () => {
+    const cluster = await AgentCluster.create(SHARDS);
+    const agents = [await cluster.start('a'), await cluster.start('b')];
+    const signal = new AbortController().signal;
+    const settled = await Promise.race([
+      Promise.all(agents.map((agent) => agent.loop.settled(signal))),
+      cluster.pass(3000).then(() => null),
+    ]);
+    assert.ok(settled);
+    const c = await cluster.start('c');
+    let joined = false;
+    void c.loop.settled(signal).then(() => (joined = true));
+    assert.ok((await cluster.until(() => joined, 1000)) < 500);
+    // One that starts instead of another that is dead, or not, does not wait until that is certain.
+    for (const agent of [...agents, c]) agent.kill();
+    const d = await cluster.start('d');
+    joined = false;
+    void d.loop.settled(signal).then(() => (joined = true));
+    assert.ok((await cluster.until(() => joined, 1000)) < 500);
+    assert.equal(d.loop.heldCount, 0);
+    await cluster.pass(DEAD_MS + 2000);
+    assert.equal(d.loop.heldCount, SHARDS);
+  });
+
+  it('is not alarmed by a heartbeat that was under way when it stopped and gave its registration up', async () => {
+    const { cluster, agents } = await clusterOf('a');
+    const [a] = agents;
+    const late = Promise.withResolvers<void>();
+    const beats = callsOf(a).heartbeat;
+    a.store.inject({ on: 'heartbeat', effect: { kind: 'delay', before: late.promise } });
+    await cluster.until(() => callsOf(a).heartbeat > beats, 2 * HEARTBEAT_MS);
+    a.loop.stop();
+    await a.loop.deregister();
+    late.resolve();
+    await cluster.pass(20);
+    assert.deepEqual([a.replaced, a.warned], [[], []]);
   });
 });

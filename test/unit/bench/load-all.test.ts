@@ -58,7 +58,10 @@ describe('load:all', () => {
 
   it('runs, keeps the reports, and writes the tables into a page', async () => {
     const page = join(folder, 'page.md');
-    writeFileSync(page, '# Page\n\n<!-- load sqlite -->\nold\n<!-- end load sqlite -->\n\nrest\n');
+    writeFileSync(
+      page,
+      '# Page\n\n<!-- load sqlite -->\nwhat was there before\n<!-- end load sqlite -->\n\nrest\n',
+    );
     const out = join(folder, 'out');
     const runs = ['pathological, objects', 'pathological, an object'];
     const done = await loadAll('--smoke', '--out', out, '--markdown', page, ...runs);
@@ -68,7 +71,7 @@ describe('load:all', () => {
     for (const name of reports) checkLoadReport(JSON.parse(readFileSync(join(out, name), 'utf8')));
     const text = readFileSync(page, 'utf8');
     assert.match(text, /^# Page\n\n<!-- load sqlite -->\n\d+ cores .*\n\n\| run \|/);
-    assert.ok(!text.includes('old') && text.endsWith('<!-- end load sqlite -->\n\nrest\n'));
+    assert.ok(!text.includes('what was there before') && text.endsWith('<!-- end load sqlite -->\n\nrest\n'));
     assert.match(
       text,
       /\| PUTs against one per partition and window, both measured \| -99 % \| -\d+\.\d+ % /,

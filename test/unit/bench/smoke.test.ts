@@ -23,7 +23,7 @@ interface Ended {
 
 function bench(...args: string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [RUN, ...args], { timeout: 120_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [RUN, ...args], { timeout: 300_000 }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
     });
   });
@@ -73,6 +73,15 @@ describe('benchmarks', () => {
     assert.ok(slower.includes('apply: apply, 100 slices'));
     assert.ok(!slower.includes('apply: map update, 100 keys'), 'a baseline is no mark of the project');
     assert.match(lines.join('\n'), /0\.77 {2}apply: apply, 100 slices {2}SLOWER/);
+    const [index, ...rest] = report.suites;
+    const renamed = {
+      ...index,
+      tasks: index.tasks.map((task, i) => (i > 0 ? task : { ...task, name: 'old' })),
+    };
+    assert.match(
+      compareReports(report, { ...report, suites: [renamed, ...rest] }).lines.join('\n'),
+      /gone {2}index: old/,
+    );
     assert.throws(() => compareReports(report, { ...report, suites: [] }), /no task in common/);
     assert.throws(() => compareReports(report, { ...report, smoke: false }), /smoke size/);
   });

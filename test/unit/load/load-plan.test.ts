@@ -123,7 +123,14 @@ describe('prices', () => {
     for (const text of ['', 'put', 'put=', 'put=x', 'gold=1', 'put=1=2', 'put=-1'])
       assert.equal(parsePrices(text), null);
     const prices = { put: 1, 'gb-month': 2, 'cpu-hour': 36, 'write-unit': 0, 'read-unit': 0 };
-    const input = { acked: 500_000, puts: 2000, objectBytes: 1e9, cpuS: 100, writeUnits: 5, readUnits: 5 };
+    const input = {
+      acked: 500_000,
+      puts: 2000,
+      objectBytes: 2 ** 30,
+      cpuS: 100,
+      writeUnits: 5,
+      readUnits: 5,
+    };
     const cost = costOf(input, prices);
     assert.deepEqual(cost.parts, { put: 4, 'gb-month': 4, 'cpu-hour': 2, 'write-unit': 0, 'read-unit': 0 });
     assert.equal(cost.per_million_records, 10);

@@ -32,11 +32,13 @@ function text(f: number): string {
   );
 }
 
+const OWN = { unit: 'calls', source: 'the broker' } as const;
+
 describe('metrics of a broker', () => {
   const change = new MetricsChange(new MetricsSnapshot(text(1)), new MetricsSnapshot(text(3)));
 
   it('give the figures of what happened between two looks', () => {
-    const figures = brokerFigures(change, 1_000_000, 2000);
+    const figures = brokerFigures(change, 1_000_000, 2000, { own: OWN, database: null });
     assert.deepEqual(figures.flush, { count: 20, statements: 1, rows: 18, bytes: 500 });
     assert.equal(figures.objects.uploaded, 40);
     assert.equal(figures.objects.puts, 42, 'an upload sent twice is two requests');
@@ -50,11 +52,20 @@ describe('metrics of a broker', () => {
   });
 
   it("prefer the database's own count of statements", () => {
-    const counted = { statements: 48, source: 'pg_stat_database' };
-    const { flush, database } = brokerFigures(change, 1_000_000, 2000, counted);
-    assert.equal(flush.statements, 2, 'less the eight calls of another kind');
+    const counted = { statements: 48, unit: 'transactions', source: 'pg_stat_database' } as const;
+    const { flush, database } = brokerFigures(change, 1_000_000, 2000, { own: OWN, database: counted });
+    assert.equal(flush.statements, 1, 'the broker is not alone there');
     assert.equal(database.statements_per_s, 24);
-    assert.equal(database.source, 'pg_stat_database');
+    assert.equal(database.by_broker, 28);
+    assert.deepEqual([database.unit, database.source], ['transactions', 'pg_stat_database']);
+  });
+
+  it('say why the database did not count, and what counted instead', () => {
+    const failed = { statements: null, unit: 'statements', source: 'it could not be asked: gone' } as const;
+    const { database } = brokerFigures(change, 1_000_000, 2000, { own: OWN, database: failed });
+    assert.equal(database.statements, 28);
+    assert.equal(database.unit, 'calls');
+    assert.equal(database.source, 'the broker (it could not be asked: gone)');
   });
 
   it('give quantiles within the buckets, and none without observations', () => {
@@ -71,7 +82,7 @@ describe('metrics of a broker', () => {
       new MetricsSnapshot(''),
       new MetricsSnapshot('streamhouse_append_calls_total 4\n'),
     );
-    const figures = brokerFigures(none, 0, 1000);
+    const figures = brokerFigures(none, 0, 1000, { own: OWN, database: null });
     assert.equal(figures.flush.statements, null);
     assert.equal(figures.database.statements, null);
     assert.equal(figures.objects.puts_per_million_records, null);

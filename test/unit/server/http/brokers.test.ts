@@ -4,8 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { TSchema } from 'typebox';
+import { Compile } from 'typebox/compile';
+import { StreamHouseError } from '../../../../src/core/errors.ts';
 import { shardOf } from '../../../../src/core/ids.ts';
 import { oneGroup } from '../../../../src/core/shard-layout.ts';
+import { BrokerListV3, PartitionListV3, ShardListV3 } from '../../../../src/protocol/http/schemas.ts';
 import { memberOf } from '../../../support/fake-broker.ts';
 import {
   call,
@@ -14,6 +18,10 @@ import {
   RawClient,
   startDoor,
 } from '../../../support/http-door-harness.ts';
+
+function assertShape(schema: TSchema, answer: unknown): void {
+  assert.deepEqual([...Compile(schema).Errors(answer)], []);
+}
 
 const V3 = '/v3/clusters/fake-cluster';
 
@@ -30,6 +38,7 @@ test('all registered brokers, with their state', async (t) => {
   const under = await startDoor(t);
   addMembers(under);
   const list = (await call(under, 'GET', `${V3}/brokers`)).json;
+  assertShape(BrokerListV3, list);
   assert.equal(list.metadata.self, `${V3}/brokers`);
   assert.deepEqual(
     list.data.map((row: { broker_id: number; state: string }) => [row.broker_id, row.state]),
@@ -94,6 +103,7 @@ test('what other brokers registered may be anything', async (t) => {
   assert.deepEqual([host, port, registered_at], [null, null, null]);
   assert.equal((await call(under, 'GET', `${V3}/brokers/9`)).json.heartbeat_age_ms, 0);
   assert.equal((await call(under, 'GET', `${V3}/brokers/10`)).json.rack, null);
+  assertShape(BrokerListV3, (await call(under, 'GET', `${V3}/brokers`)).json);
   const { status, headers } = await call(under, 'GET', '/topics', undefined, { 'Streamhouse-Zone': 'z2' });
   assert.deepEqual([status, headers.get('streamhouse-zone-broker')], [200, null]);
 });
@@ -103,7 +113,7 @@ test('who holds which shard', async (t) => {
   under.broker.holders.set(3, { holder: 8, agentId: null, epoch: 41, sinceMs: null, headSeq: 0 });
   under.broker.holders.set(4, { holder: 0, agentId: null, epoch: 2, sinceMs: null });
   const list = (await call(under, 'GET', `${V3}/shards`)).json;
-  assert.equal(list.kind, 'StreamhouseShardList');
+  assertShape(ShardListV3, list);
   assert.equal(list.data.length, 8);
   const common = { kind: 'StreamhouseShard', cluster_id: 'fake-cluster' };
   assert.deepEqual(list.data.slice(2, 5), [
@@ -119,6 +129,8 @@ test('who holds which shard', async (t) => {
     { ...common, shard: 3, broker_id: 8, agent_id: null, epoch: 41, since: null, head_seq: 0 },
     { ...common, shard: 4, broker_id: null, agent_id: null, epoch: 2, since: null, head_seq: 14 },
   ]);
+  under.broker.faults.catalogue = new StreamHouseError('store-unavailable', 'the store does not answer');
+  assert.equal((await call(under, 'GET', `${V3}/shards`)).json.error_code, 50003);
 });
 
 test('the leader of a partition is the holder of its shard', async (t) => {
@@ -137,7 +149,9 @@ test('the leader of a partition is the holder of its shard', async (t) => {
   );
   assert.deepEqual((await call(under, 'GET', '/topics/wide')).json.partitions, v2);
   assert.deepEqual((await call(under, 'GET', '/topics/wide/partitions')).json, v2);
-  const v3 = (await call(under, 'GET', `${V3}/topics/wide/partitions`)).json.data;
+  const list = (await call(under, 'GET', `${V3}/topics/wide/partitions`)).json;
+  assertShape(PartitionListV3, list);
+  const v3 = list.data;
   for (const partition of [0, shards.indexOf(unheld), leaders.indexOf(7)]) {
     const one = (await call(under, 'GET', `/topics/wide/partitions/${partition}`)).json;
     assert.deepEqual(one, v2[partition]);

@@ -180,6 +180,78 @@ for (const { name, backend, triesMax, url } of BACKENDS) {
         }));
     }
 
+    const HEADS = /update \S+\.heads/i;
+    const AGENTS = /update \S+\.agents/i;
+    const AGENT = { agentId: 'a', address: 'h:1', zone: 'z', group: 'g', version: '1', registeredAtMs: 1 };
+    for (const { fault, happened } of OPEN_FAULTS) {
+      it(`says of leases after '${fault.kind}' that nobody knows, and the heads tell`, () =>
+        withRig(async ({ store, strike, seen }) => {
+          const wanted = [2, 0].map((shard) => ({ shard, holder: 7, epoch: 1 }));
+          strike(HEADS, fault);
+          await failsWith('store-unknown', store.acquireLeases(9, wanted));
+          assert.equal(seen(HEADS), 1);
+          const taken = (await store.listLeases()).map(({ holder, epoch }) => [holder, epoch]);
+          const now = happened ? [9, 2] : [7, 1];
+          assert.deepEqual(taken, [now, [7, 1], now, [7, 1]]);
+          // Made again it does what is left to do, and not what was done.
+          const kinds = (await store.acquireLeases(9, wanted)).map(({ kind }) => kind);
+          assert.deepEqual(kinds, happened ? ['conflict', 'conflict'] : ['done', 'done']);
+          seen(HEADS);
+          const held = [0, 2].map((shard) => ({ shard, epoch: 2 }));
+          strike(HEADS, fault);
+          await failsWith('store-unknown', store.releaseLeases(9, held));
+          assert.equal(seen(HEADS), 1);
+          for (const { holder, epoch } of [await store.readHead(0), await store.readHead(2)]) {
+            assert.deepEqual([holder, epoch], [happened ? 0 : 9, 2]);
+          }
+        }));
+
+      it(`says the same of a heartbeat after '${fault.kind}', which then may be made again`, () =>
+        withRig(async ({ store, strike, seen }) => {
+          const { incarnation } = await store.registerAgent(AGENT);
+          strike(AGENTS, fault);
+          await failsWith('store-unknown', store.heartbeat('a', incarnation));
+          assert.equal(seen(AGENTS), 1);
+          const [row] = await store.heartbeat('a', incarnation);
+          assert.equal(row.heartbeatCount, happened ? 2 : 1);
+        }));
+    }
+
+    it('makes a heartbeat that collided again, and it counts once', () =>
+      withRig(async ({ store, counters, strike, seen }) => {
+        const { incarnation } = await store.registerAgent(AGENT);
+        strike(AGENTS, { kind: 'refuse', sqlState: '40001' }, 2);
+        const [row] = await store.heartbeat('a', incarnation);
+        assert.equal(row.heartbeatCount, 1);
+        assert.equal(seen(AGENTS), 3);
+        assert.equal(counters.read('conflictRetries'), 2);
+      }));
+
+    it('costs one statement for a heartbeat and one for all leases, on the wire and by its own count', () =>
+      withRig(async ({ store, counters, seen }) => {
+        const { incarnation } = await store.registerAgent(AGENT);
+        for (let i = 0; i < 9; i++) await store.registerAgent({ ...AGENT, agentId: `b-${i}` });
+        const statementsOf = async (call: () => Promise<unknown[]>, rows: number) => {
+          seen(/./);
+          const before = counters.read('statements');
+          for (let i = 0; i < 5; i++) assert.equal((await call()).length, rows);
+          assert.equal(counters.read('statements') - before, 5);
+          assert.equal(seen(/./), 5);
+        };
+        await statementsOf(() => store.heartbeat('a', incarnation), 10);
+        await statementsOf(() => store.listLeases(), 4);
+        await statementsOf(() => store.listAgents(), 10);
+        const leases = [0, 1, 2, 3].map((shard) => ({ shard, holder: 7, epoch: 1 }));
+        const before = counters.read('statements');
+        seen(/./);
+        await store.acquireLeases(9, leases);
+        await store.releaseLeases(
+          9,
+          leases.map(({ shard }) => ({ shard, epoch: 2 })),
+        );
+        assert.deepEqual([counters.read('statements') - before, seen(/./)], [2, 2]);
+      }));
+
     it('loses nothing and writes nothing twice when every append meets a fault', { timeout: 120_000 }, () =>
       withRig(async ({ store, proxy, counters }) => {
         const random = seededRandom(20);

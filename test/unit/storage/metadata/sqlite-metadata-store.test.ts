@@ -19,6 +19,7 @@ import {
 } from '../../../../storage/metadata/sqlite/sqlite-connection.ts';
 import { type SqlitePhase, sqliteErrorMeaning } from '../../../../storage/metadata/sqlite/sqlite-error.ts';
 import { SqliteMetadataStore } from '../../../../storage/metadata/sqlite/sqlite-metadata-store.ts';
+import { StoreCounters } from '../../../../storage/metadata/store-counters.ts';
 import { appendedBody, CHILD_SHARDS } from './sqlite-append-body.ts';
 
 let folder: string;
@@ -106,6 +107,21 @@ describe('an SQLite file', () => {
     assert.deepEqual(await again.getAgent('a'), agent);
     assert.equal(await again.allocateProducerIds(1), 11);
     await again.close();
+  });
+
+  it('costs one transaction for a heartbeat, and one statement for all leases', async () => {
+    const counters = new StoreCounters();
+    const store = new SqliteMetadataStore(await connect(newPath()), counters);
+    await prepare(store);
+    const agent = { agentId: 'a', address: '', zone: '', group: '', version: '', registeredAtMs: 1 };
+    const { incarnation } = await store.registerAgent(agent);
+    for (let i = 0; i < 9; i++) await store.registerAgent({ ...agent, agentId: `b-${i}` });
+    const before = counters.read('statements');
+    assert.equal((await store.heartbeat('a', incarnation)).length, 10);
+    assert.equal(counters.read('statements') - before, 1);
+    assert.equal((await store.listLeases()).length, 8);
+    assert.equal(counters.read('statements') - before, 2);
+    await store.close();
   });
 
   it('has one broker at a time, by whatever path, and readers beside it', async () => {
