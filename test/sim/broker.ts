@@ -204,7 +204,7 @@ export class SimBroker {
   /** Appends that come while their shard is being handed over. */
   #countMet(sequencer: Sequencer, message: Uint8Array): void {
     forEachAppend(message, ({ topicId, partition }) => {
-      const shard = shardOf(topicId, partition, this.#world.settings.layout.shardCount);
+      const shard = shardOf(topicId, partition, this.#world.settings.layout);
       if (sequencer.holder(shard)?.phase === 'releasing') this.#world.coverage.appendsMetRelease++;
     });
   }
