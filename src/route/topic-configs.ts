@@ -50,10 +50,15 @@ export function checkTopicConfigs(configs: Readonly<Record<string, string | null
   }
 }
 
+/** Whether a config is given when a topic is created or never. */
+export function isFixedConfig(name: string): boolean {
+  return Object.hasOwn(TOPIC_CONFIGS, name) && TOPIC_CONFIGS[name].isFixed;
+}
+
 /** 'invalid-config' for a change of a config that stands for as long as the topic. */
 export function checkChangeable(changes: Readonly<Record<string, string | null>>): void {
   for (const name of Object.keys(changes)) {
-    if (!TOPIC_CONFIGS[name].isFixed) continue;
+    if (!isFixedConfig(name)) continue;
     throw new StreamHouseError(
       'invalid-config',
       `topic config ${name} is given when a topic is created and cannot be changed`,
