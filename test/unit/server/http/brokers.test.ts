@@ -115,7 +115,7 @@ test('who holds which shard', async (t) => {
   const list = (await call(under, 'GET', `${V3}/shards`)).json;
   assertShape(ShardListV3, list);
   assert.equal(list.data.length, 8);
-  const common = { kind: 'StreamhouseShard', cluster_id: 'fake-cluster' };
+  const common = { kind: 'StreamhouseShard', cluster_id: 'fake-cluster', group: 'default' };
   assert.deepEqual(list.data.slice(2, 5), [
     {
       ...common,
