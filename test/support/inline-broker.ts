@@ -9,7 +9,11 @@ import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
 import { readRecords } from '../../src/core/record-batch.ts';
 import { FetchRouter } from '../../src/route/fetch-router.ts';
-import { ProduceRouter } from '../../src/route/produce-router.ts';
+import {
+  type AppendCarrier,
+  ProduceRouter,
+  type ProduceRouterParts,
+} from '../../src/route/produce-router.ts';
 import type { MetadataStore, Topic } from '../../storage/metadata/metadata-store.ts';
 import { batchObjectKey } from '../../storage/objects/object-key.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
@@ -27,6 +31,18 @@ export interface InlineAnswer {
   error: PlainError | null;
 }
 
+/** What one of several brokers on the same stores needs; by default one is alone and holds everything. */
+export interface InlineOptions {
+  agentId?: string;
+  address?: string;
+  /** The shards that it takes, and takes again when it loses them. */
+  shards?: ReadonlySet<number>;
+  places?: ProduceRouterParts['places'];
+  carrier?: AppendCarrier;
+  /** A shard became held here. */
+  changed?(shard: number): void;
+}
+
 export class InlineBroker {
   readonly counters: CountersReader;
   readonly produceRouter: ProduceRouter;
@@ -35,30 +51,32 @@ export class InlineBroker {
   topicDeleted: (topic: Topic) => void = () => undefined;
   readonly #store: MetadataStore;
   readonly #objects: ObjectStore;
-  readonly #agent: AgentLoop;
-  readonly #fetch: FetchRouter;
+  readonly agent: AgentLoop;
+  readonly fetchRouter: FetchRouter;
+  readonly #options: InlineOptions;
   readonly #lanes: Lane[] = [];
   readonly #memory = allocateCounters(LANES + 2);
   #sequencer: Sequencer | null = null;
 
-  constructor(store: MetadataStore, objects: ObjectStore) {
+  constructor(store: MetadataStore, objects: ObjectStore, options: InlineOptions = {}) {
+    this.#options = options;
     this.#store = store;
     this.#objects = objects;
     this.counters = new CountersReader(this.#memory);
-    this.#agent = this.#makeAgent();
+    this.agent = this.#makeAgent();
     for (let lane = 0; lane < LANES; lane++) this.#lanes.push(this.#makeLane(lane));
     const clock = systemClock;
     const limits = { inFlightBytesMax: 64 << 20, recordBytesMax: 1 << 20, appendBytesMax: 1 << 20 };
     this.produceRouter = new ProduceRouter({
       settings: { laneCount: LANES, shardCount: SHARDS, ...limits },
       clock,
-      places: allHere,
-      carrier: noCarrier,
+      places: options.places ?? allHere,
+      carrier: options.carrier ?? noCarrier,
       counters: new ThreadCounters(this.#memory, LANES + 1),
       toLane: (lane, bytes) => this.#later(() => this.#lanes[lane].fromMain({ type: 'produce', bytes })),
       topicDeleted: (topic) => this.topicDeleted(topic),
     });
-    this.#fetch = new FetchRouter({
+    this.fetchRouter = new FetchRouter({
       laneCount: LANES,
       shardCount: SHARDS,
       clock,
@@ -78,8 +96,8 @@ export class InlineBroker {
   #makeAgent(): AgentLoop {
     return new AgentLoop({
       settings: {
-        agentId: 'inline',
-        address: '127.0.0.1:1',
+        agentId: this.#options.agentId ?? 'inline',
+        address: this.#options.address ?? '127.0.0.1:1',
         zone: 'z',
         group: 'g',
         version: '1',
@@ -92,12 +110,16 @@ export class InlineBroker {
         await this.#store.listLeases();
       },
       take: (shards) => {
-        for (const shard of shards) this.#sequencer?.take(shard);
+        for (const shard of shards) if (this.#takes(shard)) this.#sequencer?.take(shard);
       },
       replaced: (error) => this.fatal.push(error.toPlain()),
       info: () => undefined,
       warn: () => undefined,
     });
+  }
+
+  #takes(shard: number): boolean {
+    return this.#options.shards?.has(shard) ?? true;
   }
 
   #makeLane(lane: number): Lane {
@@ -127,12 +149,15 @@ export class InlineBroker {
 
   #fromLane(reply: LaneReply): void {
     if (reply.type === 'answers') this.produceRouter.answers(reply.bytes);
-    else this.#fetch.reply(reply);
+    else this.fetchRouter.reply(reply);
   }
 
   #fromSequencer(reply: SequencerReply): void {
-    if (reply.type === 'held') this.#agent.held(reply.shard, reply.epoch);
-    else if (reply.type === 'lost') this.#agent.lost(reply.shard, reply.error);
+    if (reply.type === 'held') {
+      this.agent.held(reply.shard, reply.epoch);
+      this.#options.changed?.(reply.shard);
+    }
+    if (reply.type === 'lost') this.agent.lost(reply.shard, reply.error);
     else if (reply.type === 'fatal') this.fatal.push(reply.error);
   }
 
@@ -141,7 +166,7 @@ export class InlineBroker {
     let incarnation = 0;
     while (incarnation === 0) {
       try {
-        incarnation = await this.#agent.register();
+        incarnation = await this.agent.register();
       } catch (error) {
         if (!(error instanceof StreamHouseError)) throw error;
         await new Promise((resolve) => setTimeout(resolve, 10));
@@ -182,8 +207,13 @@ export class InlineBroker {
       };
       sequencer.connectLane(lane, { post });
     }
-    this.#agent.sequencerUp();
-    await this.until(() => this.#agent.heldCount === SHARDS);
+    this.agent.sequencerUp();
+    await this.until(() => this.agent.heldCount === (this.#options.shards?.size ?? SHARDS));
+  }
+
+  /** Takes a shard over, from whomever. */
+  take(shard: number): void {
+    this.#sequencer?.take(shard);
   }
 
   /** Appends TopicDeleted to every shard. */
@@ -197,13 +227,13 @@ export class InlineBroker {
     this.#sequencer?.stop();
     this.#sequencer = null;
     for (const lane of this.#lanes) lane.sequencerLost();
-    this.#agent.sequencerLost();
+    this.agent.sequencerLost();
     this.produceRouter.sequencerLost();
   }
 
   stop(): void {
     this.crash();
-    this.#agent.stop();
+    this.agent.stop();
     this.produceRouter.close();
   }
 
@@ -231,7 +261,7 @@ export class InlineBroker {
     const values: string[] = [];
     for (;;) {
       const request = { topic, partition, offset: values.length, bytesMax: 1 << 20 };
-      const [result] = await this.#fetch.fetch([request], { bytesMax: 1 << 20, bytesMin: 0, waitMs: 0 });
+      const [result] = await this.fetchRouter.fetch([request], { bytesMax: 1 << 20, bytesMin: 0, waitMs: 0 });
       if (result.error) throw StreamHouseError.fromPlain(result.error);
       if (result.batches.length === 0) return values;
       for (let at = 0; at < result.batches.length; ) {
