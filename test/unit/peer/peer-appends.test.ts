@@ -251,8 +251,22 @@ describe('a broker that refuses', () => {
         [0, code, -1],
         [1, code, -1],
       ]);
+      await eventually(() => appends.streams === 0, 'the end');
     });
   }
+
+  it('with an endless body gets its connection cut, not kept', async () => {
+    let cut = false;
+    onMessage = ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/plain' });
+      response.write('x');
+      response.on('close', () => (cut = true));
+    };
+    send(0);
+    await eventually(() => cut, 'the connection cut');
+    assert.deepEqual(answers, [[0, 'peer-lost', -1]]);
+    assert.equal(pools.connections, 0);
+  });
 
   it('because nobody listens: nothing happened, to what was gathered neither', async () => {
     const free = net.createServer().listen(0, '127.0.0.1');
