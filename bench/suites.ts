@@ -4,6 +4,7 @@ import { applySuite } from './suites/apply.ts';
 import { batchBuildingSuite } from './suites/batch-building.ts';
 import { codecsSuite } from './suites/codecs.ts';
 import { dynamodbAppendsSuite } from './suites/dynamodb-appends.ts';
+import { forwardingSuite } from './suites/forwarding.ts';
 import { httpDoorSuite } from './suites/http-door.ts';
 import { indexSuite } from './suites/index.ts';
 import { metadataCacheSuite } from './suites/metadata-cache.ts';
@@ -26,4 +27,5 @@ export const SUITES: readonly Suite[] = [
   dynamodbAppendsSuite,
   objectStoreSuite,
   httpDoorSuite,
+  forwardingSuite,
 ];
