@@ -17,6 +17,7 @@ import type { ShardLayout } from '../core/shard-layout.ts';
 import { type PeerIdentity, peerHeaders, TOPIC_HEADER } from '../protocol/peer/peer-headers.ts';
 import type { ForwardedRead, ForwardedReadAnswer, ReadForwarder } from '../route/peer-duties.ts';
 import type { PeerPlace, ShardPlaces } from '../route/shard-places.ts';
+import { discardBody } from './discard-body.ts';
 import type { PeerPools } from './peer-pools.ts';
 
 export interface PeerReadsParts {
@@ -131,11 +132,11 @@ async function takeAnswer(
   const { statusCode: status, headers, body } = answer;
   const length = Number(headers['content-length']);
   if (!Number.isSafeInteger(length)) {
-    body.destroy();
+    discardBody(body);
     throw new Error('an answer of unknown length');
   }
   if (length > 0 && !read.admit(length)) {
-    body.destroy();
+    discardBody(body);
     throw new StreamHouseError(
       'overloaded',
       'too many bytes of answers under way; ask for fewer or try again',
