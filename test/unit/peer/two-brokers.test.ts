@@ -258,14 +258,17 @@ describe('a handover between two brokers', () => {
         } else assert.equal(json.outcome, 'none', JSON.stringify(json));
       }
     })();
-    await pause(100);
+    const more = async () => {
+      const count = acked.length + 5;
+      await a.inline.until(() => acked.length >= count);
+    };
+    await more();
     await b.handOver(shard, a);
-    await pause(300);
+    await more();
     await a.handOver(shard, b);
-    await pause(300);
+    await more();
     stop = true;
     await writing;
-    assert.ok(acked.length > 20);
     assert.deepEqual(await valuesOf(a, atB[0]), acked);
     assert.deepEqual(await valuesOf(b, atB[0]), acked);
   });
