@@ -57,8 +57,13 @@ function number(value: number | null, digits = 3): string {
 
 const HEAD = [
   ...['run', 'records', 'records/s', 'p50', 'p99', 'p99.9', 'metadata p99', 'PUTs', 'slices each'],
-  ...['rows a flush', 'CPU s', 'RSS MB', 'not as acknowledged'],
+  ...['rows a flush', 'asked of the database', 'CPU s', 'RSS MB', 'not as acknowledged'],
 ];
+
+/** A second, and by whom they were counted is in the report. */
+function askedText({ database: { statements_per_s: perS, unit } }: LoadReport): string {
+  return perS === null ? '-' : `${number(perS)} ${unit ?? 'statements'}/s`;
+}
 
 function rowCells(row: LoadRunRow, report: LoadReport): string[] {
   const { records, produce_ms: produce, metadata_ms, objects, flush, broker, verify } = report;
@@ -77,6 +82,7 @@ function rowCells(row: LoadRunRow, report: LoadReport): string[] {
     objects.puts.toLocaleString('en-US'),
     number(objects.slices_per_object, 4),
     number(flush.rows),
+    askedText(report),
     number(broker.cpu_s),
     number(broker.rss_max_mb, 4),
     `${wrong} of ${(verify?.read ?? 0).toLocaleString('en-US')}`,
@@ -93,8 +99,22 @@ function metText(found: Measured | null): string {
   return found.isMet ? 'yes' : '**no**';
 }
 
+/** What a reader must know of the server before the figures. */
+function noteOf(scheme: PlacedScheme): string | null {
+  switch (scheme) {
+    case 'cockroachdb':
+      if (process.env.COCKROACH_URL) return null;
+      return "**CockroachDB's code on PostgreSQL (SERIALIZABLE, fsync on), not CockroachDB.** No latency and no rate here says what a cluster of it does.";
+    case 'dynamodb':
+      if (process.env.DYNAMODB_URL) return null;
+      return "**dynalite, not DynamoDB**: one thread on the same cores, without throttling. Requests, rows and units are DynamoDB's; latencies and rates are dynalite's.";
+    default:
+      return null;
+  }
+}
+
 /** The section of the page: where, the runs, the marks. */
-function section(out: string, scheme: string, runs: readonly LoadRunRow[]): string {
+function section(out: string, scheme: PlacedScheme, runs: readonly LoadRunRow[]): string {
   const reports = new Map<string, LoadReport>();
   for (const row of runs) {
     const report = readReport(out, row);
@@ -113,8 +133,10 @@ function section(out: string, scheme: string, runs: readonly LoadRunRow[]): stri
     const found = mark.measured((run) => reports.get(run) ?? null);
     return markdownRow([mark.what, mark.goal, found?.text ?? 'not run', metText(found)]);
   });
+  const note = noteOf(scheme);
   return [
     where,
+    ...(note === null ? [] : ['', note]),
     '',
     markdownRow(HEAD),
     markdownRow(HEAD.map((_, i) => (i === 0 ? '---' : '--:'))),

@@ -222,19 +222,16 @@ function unlessDynalite(isMet: boolean, report: LoadReport): boolean | null {
 function flushMark(what: string, run: string): Mark {
   return mark(
     what,
-    'one statement (DynamoDB: as many requests as rows), rows <= 2 x shards + objects',
+    'one statement, rows <= 2 x shards + objects',
     run,
     ({ flush }) => flush.rows,
     (rows, report) => {
       const { flush, objects } = report;
-      const rowsMax = 2 * shardsOf(report) + objects.uploaded / flush.count;
-      if (rows > rowsMax) return false;
-      // An item of DynamoDB's is written by a request of its own.
-      const statementsMax = isDynamodb(report) ? rowsMax : 1;
-      return flush.statements === null ? null : flush.statements <= statementsMax * 1.01;
+      if (rows > 2 * shardsOf(report) + objects.uploaded / flush.count) return false;
+      return flush.statements === null ? null : flush.statements <= 1.01;
     },
-    (rows, { flush, database: { unit } }) =>
-      `${flush.statements === null ? 'statements not counted' : `${flush.statements.toFixed(2)} ${unit === 'requests' ? unit : 'statements'}`}, ` +
+    (rows, { flush }) =>
+      `${flush.statements === null ? 'statements not counted' : `${flush.statements.toFixed(2)} statements`}, ` +
       `${rows.toFixed(1)} rows, ${Math.round(flush.bytes ?? 0)} bytes`,
   );
 }

@@ -25,13 +25,19 @@ import { joinAddress } from './core/host-port.ts';
 import { shardOf } from './core/ids.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
-import { groupOfShard, layoutOf, shardsOfTopic } from './core/shard-layout.ts';
+import { groupOfShard, layoutOf } from './core/shard-layout.ts';
+import { brokerGauges } from './observe/broker-gauges.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
+import { Peers, whoIsAt } from './peer/peers.ts';
 import type { Broker } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
+import type { LeasesMoved } from './route/peer-duties.ts';
 import { ProduceRouter } from './route/produce-router.ts';
+import { ShardPlaces } from './route/shard-places.ts';
+import { TopicEndRequests } from './route/topic-end-requests.ts';
+import { TopicEndings } from './route/topic-endings.ts';
 import { TopicService } from './route/topic-service.ts';
 import { HTTP_DOOR_DEFAULTS } from './server/http/door-context.ts';
 import { createHttpDoor, type HttpDoor } from './server/http/http-door.ts';
@@ -96,7 +102,7 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
       clusterId: cluster.clusterId,
       version: packageVersion,
       clock,
-      who: async () => 'silent',
+      who: (address) => whoIsAt(address, clock),
       info: (message, fields) => log.info(fields, message),
     });
     const broker = new ComposedBroker(settings, cluster, metadata, clock, log);
@@ -128,17 +134,19 @@ class ComposedBroker {
   readonly #metrics: Metrics;
   readonly #agent: AgentLoop;
   readonly #threads: BrokerThreads;
+  readonly #places: ShardPlaces;
+  readonly #peers: Peers;
+  readonly #topicEnds: TopicEndRequests;
+  readonly #endings: TopicEndings;
   readonly #produce: ProduceRouter;
   readonly #fetch: FetchRouter;
   readonly #topics: TopicService;
   readonly #door: HttpDoor;
   readonly #failed: Promise<never>;
   #fail: (error: unknown) => void = () => undefined;
-  readonly #deletions = new Map<number, { resolve: () => void; reject: (error: unknown) => void }>();
-  #deletionId = 0;
   #drained: () => void = () => undefined;
   /** Of request bodies that are being read. */
-  #bodies = new ByteBudget(0, 0);
+  readonly #bodies: ByteBudget;
   /** Of large answers that are being taken. */
   readonly #answers = new ByteBudget(ANSWER_BYTES_ALL_MAX, 0);
   #serves = false;
@@ -156,7 +164,8 @@ class ComposedBroker {
     this.#log = log;
     this.#failed = new Promise<never>((_, reject) => (this.#fail = reject));
     this.#failed.catch(() => undefined);
-    const { lanes: laneCount } = settings;
+    const { lanes: laneCount, bodyBytesMax, inFlightBytesMax } = settings;
+    this.#bodies = new ByteBudget(Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE), 0);
     // One block for each lane, one for the batching worker, one for this thread.
     const counters = allocateCounters(laneCount + 2);
     this.#counters = new ThreadCounters(counters, laneCount + 1);
@@ -164,28 +173,42 @@ class ComposedBroker {
     metadata.lost.catch((error) => this.#fail(error));
     this.#agent = this.#makeAgent();
     this.#threads = this.#makeThreads(counters);
-    this.#produce = new ProduceRouter({
-      settings: {
-        laneCount,
-        inFlightBytesMax: settings.inFlightBytesMax,
-        recordBytesMax: settings.recordBytesMax,
-        appendBytesMax: settings.bodyBytesMax,
-      },
+    this.#places = new ShardPlaces({
+      store: this.#store,
       clock,
-      toLane: (lane, bytes) => this.#threads.toLane(lane, { type: 'produce', bytes }, [bytes.buffer]),
-      topicDeleted: (topic) => this.#store.dropTopic(topic),
+      shardCount: cluster.shardCount,
+      epochHere: (shard) => this.#agent.epochHere(shard),
+      incarnation: () => this.#agent.incarnation,
     });
+    this.#peers = this.#makePeers();
+    this.#topicEnds = new TopicEndRequests((request) => this.#threads.toSequencer(request));
+    this.#endings = new TopicEndings({
+      layout: layoutOf(cluster),
+      places: this.#places,
+      store: this.#store,
+      endHere: (topicId, shards) => this.#topicEnds.end(topicId, shards),
+      endAt: (peer, topicId, shards) => this.#peers.client.endTopic(peer, topicId, shards),
+    });
+    this.#produce = this.#makeProduce();
     this.#fetch = new FetchRouter({
       laneCount,
       layout: layoutOf(cluster),
       clock,
       toLane: (lane, request) => this.#threads.toLane(lane, request),
+      mayServe: () => this.#agent.mayServe(),
       confirmHolder: (shard) => this.#confirmHolder(shard),
       stillThere: (topic) => this.#topics.stillThere(topic),
       topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
     this.#topics = this.#makeTopics();
-    this.#metrics = new Metrics(counters, metadata.counters, this.#mainGauges(), (error, route) =>
+    const gauges = brokerGauges({
+      produce: this.#produce,
+      fetch: this.#fetch,
+      bodies: this.#bodies,
+      peers: this.#peers,
+      agent: this.#agent,
+    });
+    this.#metrics = new Metrics(counters, metadata.counters, gauges, (error, route) =>
       log.error({ err: error, route }, 'a request met a bug'),
     );
     this.#door = this.#makeDoor();
@@ -225,14 +248,45 @@ class ComposedBroker {
       groupOf: (shard) => (isAlone ? group : groupOfShard(this.#cluster, shard)),
       take: (leases) => this.#threads.toSequencer({ type: 'take', leases }),
       release: (shards) => this.#threads.toSequencer({ type: 'release', shards }),
-      notify: () =>
-        Promise.reject(new StreamHouseError('not-leader', 'agents do not speak to one another yet')),
-      changed: () => undefined,
+      notify: (agent, notice) => this.#peers.client.notify(agent, notice),
+      changed: (shard) => this.#places.changed(shard),
       agentGone: () => void this.#topics.finishDeletions(),
       replaced: (error) => this.#fail(error),
       reaped: () => this.#threads.terminate('batching-worker'),
       info: (message, fields) => this.#log.info(fields, message),
       warn: (message, fields) => this.#log.warn(fields, message),
+    });
+  }
+
+  #makePeers(): Peers {
+    return new Peers({
+      self: { clusterId: this.#cluster.clusterId, incarnation: () => this.#agent.incarnation },
+      layout: layoutOf(this.#cluster),
+      places: this.#places,
+      clock: this.#clock,
+      counters: this.#counters,
+      silenceMsMax: this.#settings.requestTimeoutMs,
+      answered: (slot, generation, code, base) => this.#produce.answerElsewhere(slot, generation, code, base),
+      warn: (message, fields) => this.#log.warn(fields, message),
+    });
+  }
+
+  #makeProduce(): ProduceRouter {
+    const { lanes, inFlightBytesMax, recordBytesMax, bodyBytesMax } = this.#settings;
+    return new ProduceRouter({
+      settings: {
+        laneCount: lanes,
+        layout: layoutOf(this.#cluster),
+        inFlightBytesMax,
+        recordBytesMax,
+        appendBytesMax: bodyBytesMax,
+      },
+      clock: this.#clock,
+      places: this.#places,
+      carrier: this.#peers.appends,
+      counters: this.#counters,
+      toLane: (lane, bytes) => this.#threads.toLane(lane, { type: 'produce', bytes }, [bytes.buffer]),
+      topicDeleted: (topic) => this.#store.dropTopic(topic),
     });
   }
 
@@ -278,7 +332,7 @@ class ComposedBroker {
           this.#log.error({ err: error }, 'the batching worker ended; it is started again');
           this.#agent.sequencerLost();
           this.#produce.sequencerLost();
-          this.#failDeletions();
+          this.#topicEnds.failAll();
         },
         sequencerUp: () => this.#agent.sequencerUp(),
         failed: (error) => this.#fail(error),
@@ -291,15 +345,14 @@ class ComposedBroker {
       store: this.#store,
       layout: layoutOf(this.#cluster),
       clock: this.#clock,
-      appendTopicDeleted: (topicId) => this.#appendTopicDeleted(topicId),
+      appendTopicDeleted: (topicId) => this.#endings.end(topicId),
       peekedUs: (us) => this.#counters.observe('topicCacheHitUs', us),
       warn: (message, fields) => this.#log.warn(fields, message),
     });
   }
 
   #makeDoor(): HttpDoor {
-    const { bodyBytesMax, requestTimeoutMs, connectionsMax, inFlightBytesMax, agentId, zone } =
-      this.#settings;
+    const { bodyBytesMax, requestTimeoutMs, connectionsMax, agentId, zone } = this.#settings;
     const agent = this.#agent;
     const broker: Broker = {
       cluster: this.#cluster,
@@ -316,17 +369,22 @@ class ComposedBroker {
         store: this.#store,
         clock: this.#clock,
         shardOf: (topicId, partition) => shardOf(topicId, partition, this.#cluster),
-        heldBy: () =>
-          Promise.reject(new StreamHouseError('not-leader', 'agents do not speak to one another yet')),
+        heldBy: (peer) => this.#peers.client.held(peer),
       }),
       produce: this.#produce,
       fetch: this.#fetch,
       topics: this.#topics,
+      forwarded: this.#produce,
+      reads: this.#peers.reads,
+      duties: {
+        leasesMoved: (notice) => this.#leasesMoved(notice),
+        endTopic: (topicId, shards) => this.#endings.endForPeer(topicId, shards),
+        held: () => this.#agent.held(),
+      },
       health: () => this.#health(),
       metricsText: () => this.#metrics.text(),
       allocateProducerIds: (count) => this.#store.allocateProducerIds(count),
     };
-    this.#bodies = new ByteBudget(Math.max(bodyBytesMax, inFlightBytesMax * BODY_SHARE), 0);
     return createHttpDoor(
       broker,
       { ...HTTP_DOOR_DEFAULTS, bodyBytesMax, produceTimeoutMs: requestTimeoutMs, connectionsMax },
@@ -334,27 +392,6 @@ class ComposedBroker {
       this.#clock,
       { bodies: admissionBy(this.#bodies), answers: admissionBy(this.#answers) },
     );
-  }
-
-  #mainGauges() {
-    return [
-      {
-        name: 'in_flight_bytes',
-        help: 'Bytes of produce requests admitted, every copy',
-        read: () => this.#produce.inFlightBytes,
-      },
-      {
-        name: 'appends_outstanding',
-        help: 'Appends not yet answered',
-        read: () => this.#produce.outstanding,
-      },
-      {
-        name: 'reads_outstanding',
-        help: 'Reads that wait for a lane, long polls included',
-        read: () => this.#fetch.outstanding,
-      },
-      { name: 'body_bytes', help: 'Bytes of request bodies being read', read: () => this.#bodies.bytes },
-    ];
   }
 
   // -- Messages ----------------------------------------------------------------------------------------
@@ -384,13 +421,9 @@ class ComposedBroker {
         this.#store.noteLease({ ...reply, holder: 0 });
         this.#agent.released(reply.shard, reply.epoch);
         break;
-      case 'topic-deleted': {
-        const waiting = this.#deletions.get(reply.id);
-        this.#deletions.delete(reply.id);
-        if (reply.error) waiting?.reject(StreamHouseError.fromPlain(reply.error));
-        else waiting?.resolve();
+      case 'topic-deleted':
+        this.#topicEnds.answered(reply);
         break;
-      }
       case 'drained':
         this.#drained();
         break;
@@ -405,22 +438,10 @@ class ComposedBroker {
     }
   }
 
-  #appendTopicDeleted(topicId: number): Promise<void> {
-    const id = this.#deletionId++;
-    return new Promise((resolve, reject) => {
-      this.#deletions.set(id, { resolve, reject });
-      const shards = shardsOfTopic(this.#cluster, topicId);
-      if (this.#threads.toSequencer({ type: 'end-topic', id, topicId, shards })) return;
-      this.#deletions.delete(id);
-      reject(new StreamHouseError('not-leader', 'the batching worker is being started again'));
-    });
-  }
-
-  #failDeletions(): void {
-    for (const { reject } of this.#deletions.values()) {
-      reject(new StreamHouseError('not-leader', 'the batching worker ended'));
-    }
-    this.#deletions.clear();
+  /** Another broker handed shards over, to us or to others, or leaves. */
+  #leasesMoved(notice: LeasesMoved): void {
+    for (const { shard, epoch } of notice.shards) this.#store.noteLease({ shard, epoch, holder: 0 });
+    this.#agent.leasesMoved(notice);
   }
 
   async #confirmHolder(shard: number): Promise<boolean> {
@@ -525,6 +546,7 @@ class ComposedBroker {
   async #closeParts(): Promise<void> {
     this.#agent.stop();
     this.#produce.close();
+    await this.#peers.close();
     await this.#threads.close();
     await this.#metadata.close();
   }

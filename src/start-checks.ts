@@ -19,6 +19,7 @@ import {
   parseShardGroups,
   type ShardLayout,
 } from './core/shard-layout.ts';
+import type { Who } from './peer/peer-client.ts';
 import { newLayout, type Settings, splitAddress } from './settings.ts';
 
 /** Nothing is made where both URLs point elsewhere. 'invalid-setting'. */
@@ -32,16 +33,13 @@ export async function makeDataDirectory({ data, metadata, objects }: Settings): 
   }
 }
 
-/** Who answers at an address: nobody listens there, nobody answers in time, or some broker does. */
-export type WhoIsThere = 'refused' | 'silent' | { clusterId: string; agentId: string };
-
 export interface OtherBrokers {
   store: MetadataStore;
   settings: Settings;
   clusterId: string;
   version: string;
   clock: Clock;
-  who(address: string): Promise<WhoIsThere>;
+  who(address: string): Promise<Who>;
   info(message: string, fields: Record<string, unknown>): void;
 }
 
@@ -73,8 +71,9 @@ export async function refuseBesideOthers(others: OtherBrokers): Promise<void> {
 /** By asking it; where nobody answers, by watching its heartbeats. */
 async function isAlive({ store, clock, clusterId, who, info }: OtherBrokers, agent: Agent): Promise<boolean> {
   const there = await who(agent.address);
-  if (there === 'refused') return false;
-  if (there !== 'silent' && there.clusterId === clusterId && there.agentId === agent.agentId) return true;
+  if (there.kind === 'refused') return false;
+  if (there.kind === 'answered' && there.clusterId === clusterId && there.agentId === agent.agentId)
+    return true;
   info('watching whether a broker is alive', { agent: agent.agentId, address: agent.address });
   const isOurs = ({ agentId }: Agent) => agentId !== agent.agentId;
   return (await findLiveAgent(store, clock, { isOurs })) !== null;

@@ -53,6 +53,17 @@ export const COUNTERS = {
   agentCacheHitsTotal: 'Agent look-ups answered from the cache',
   agentCacheMissesTotal: 'Agent look-ups that waited for the store',
   agentCacheStaleFillsTotal: 'Lists of agents that something newer overtook',
+  // main thread, between brokers
+  forwardedAppendsTotal: 'Appends sent to the brokers that hold their shards',
+  forwardedBytesTotal: 'Bytes of appends sent to other brokers',
+  forwardMessagesTotal: 'Messages of appends sent to other brokers',
+  forwardsRefusedTotal: 'Appends for other brokers that were refused, so that nothing of them happened',
+  forwardsLostTotal: 'Appends for other brokers whose outcome is unknown',
+  receivedAppendsTotal: 'Appends that other brokers sent here',
+  receivedBytesTotal: 'Bytes of appends that other brokers sent here',
+  receivedRefusedTotal:
+    'Appends that other brokers sent here and that were refused before they reached a lane',
+  forwardedReadsTotal: 'Reads sent to the brokers that hold their partitions',
   // lanes
   laneAppendsTotal: 'Appends validated and built into record batches',
   laneBytesTotal: 'Bytes of record batches built',
@@ -100,6 +111,7 @@ export const HISTOGRAMS = {
   indexLookupUs: 'Look-up in the segment index, microseconds',
   indexPagedLookupMs: 'Look-up in the segment index that had to page in, ms',
   topicCacheHitUs: 'Topic look-up answered from the cache, one in 64 of them, microseconds',
+  peerRoundTripMs: "From sending a message of appends to another broker's word that it has it, ms",
   metadataAppendEntriesMs: 'Metadata call appendEntries, ms',
   metadataReadEntriesMs: 'Metadata call readEntries, ms',
   metadataReadHeadMs: 'Metadata call readHead, ms',

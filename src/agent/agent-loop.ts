@@ -19,6 +19,7 @@ import type { SeenLease } from '../../workers/messages.ts';
 import type { Clock, Timer } from '../core/clock.ts';
 import { asOperatingError, kindOf, type PlainError, StreamHouseError } from '../core/errors.ts';
 import type { Random } from '../core/random.ts';
+import type { HeldShard, LeasesMoved } from '../route/peer-duties.ts';
 import { type Member, Membership } from './membership.ts';
 import { planShards } from './shard-plan.ts';
 
@@ -35,16 +36,6 @@ export interface AgentSettings {
   isAlone: boolean;
 }
 
-/** What an agent tells another one, so that it need not wait for its next look. */
-export interface LeaseNotice {
-  /** The incarnation that tells. */
-  from: number;
-  /** It stops and is to get no more shards. */
-  leaving: boolean;
-  /** Released by it under these epochs. */
-  shards: { shard: number; epoch: number }[];
-}
-
 export interface AgentParts {
   settings: AgentSettings;
   store: MetadataStore;
@@ -57,7 +48,7 @@ export interface AgentParts {
   take(leases: SeenLease[]): void;
   release(shards: number[]): void;
   /** Tells another agent; what is lost on the way its next look mends. */
-  notify(agent: Agent, notice: LeaseNotice): Promise<void>;
+  notify(agent: Agent, notice: LeasesMoved): Promise<void>;
   /** A shard is served here since, or no longer. */
   changed(shard: number): void;
   /** Some agent is gone: whatever it had begun is to be ended by another. */
@@ -68,13 +59,6 @@ export interface AgentParts {
   reaped(): void;
   info(message: string, fields: Record<string, unknown>): void;
   warn(message: string, fields: Record<string, unknown>): void;
-}
-
-export interface HeldShard {
-  shard: number;
-  epoch: number;
-  /** Wall time of the takeover's end, ms. */
-  sinceMs: number;
 }
 
 /** Between two tries to take a shard that was lost, ms: doubled with each loss in a row. */
@@ -145,6 +129,11 @@ export class AgentLoop {
 
   get heldCount(): number {
     return this.#held.size;
+  }
+
+  /** Shards that are being handed over. */
+  get releasingCount(): number {
+    return this.#releasing.size;
   }
 
   /** All leases as of the last look; empty before the first. */
@@ -266,7 +255,7 @@ export class AgentLoop {
     if (successor && owner !== this.#incarnation) this.#tell(successor.agent, [{ shard, epoch }]);
   }
 
-  #tell(agent: Agent, shards: LeaseNotice['shards']): void {
+  #tell(agent: Agent, shards: LeasesMoved['shards']): void {
     const notice = { from: this.#incarnation, leaving: this.#leaving, shards };
     this.#parts.notify(agent, notice).catch((error: unknown) => {
       const failure = asOperatingError(error, 'not-leader', 'telling another agent');
@@ -275,7 +264,7 @@ export class AgentLoop {
   }
 
   /** Another agent tells that it released shards, or that it leaves. */
-  leasesMoved({ from, leaving }: LeaseNotice): void {
+  leasesMoved({ from, leaving }: LeasesMoved): void {
     if (leaving) this.#membership.noteLeaving(from);
     this.lookSoon();
   }

@@ -7,7 +7,8 @@ import type { Agent } from '../../storage/metadata/metadata-store.ts';
 import type { Clock } from '../core/clock.ts';
 import { operatingError } from '../core/errors.ts';
 import type { ClusterMember, ClusterView, ShardHolding } from '../route/broker.ts';
-import type { AgentLoop, HeldShard } from './agent-loop.ts';
+import type { HeldShard } from '../route/peer-duties.ts';
+import type { AgentLoop } from './agent-loop.ts';
 
 export interface ClusterViewParts {
   agent: AgentLoop;

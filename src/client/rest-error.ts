@@ -2,6 +2,7 @@
  * What a request to a broker's HTTP door may fail with, as a client sees it. Owns the one question that decides
  * what a client may do next: did it happen? Does not own the server's table of codes (server/). Any thread.
  */
+import { connectionFailure } from '../core/connection-failure.ts';
 
 /**
  * refused   the broker said no and will say no again; nothing happened
@@ -57,23 +58,11 @@ export function outcomeOfErrorCode(errorCode: number): RestOutcome {
   return status >= 400 && status < 600 ? outcomeOfStatus(status) : 'unknown';
 }
 
-/** A connection that was never made carried nothing; any other break may have come after the request arrived. */
-const NEVER_CONNECTED = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'EADDRNOTAVAIL',
-  'UND_ERR_CONNECT_TIMEOUT',
-]);
-
 /** An error of the HTTP client (undici, or the system's under it) as a RestError. */
 export function connectionError(error: unknown, where: string): RestError {
-  const { code, text } = reason(error);
-  const nothing = code !== null && NEVER_CONNECTED.has(code);
+  const { code, text, wasNeverMade } = connectionFailure(error);
   const fields = { status: null, errorCode: null, retryAfterMs: null };
-  return nothing
+  return wasNeverMade
     ? new RestError(
         `no connection to ${where} (${code})`,
         { ...fields, outcome: 'nothing', code: 'connection-failed' },
@@ -84,14 +73,6 @@ export function connectionError(error: unknown, where: string): RestError {
         { ...fields, outcome: 'unknown', code: 'connection-lost' },
         error,
       );
-}
-
-/** A name that resolves to several addresses fails with an AggregateError of one error each. */
-function reason(error: unknown): { code: string | null; text: string } {
-  const one = error instanceof AggregateError && error.errors.length > 0 ? error.errors[0] : error;
-  if (!(one instanceof Error)) return { code: null, text: String(one) };
-  const code = (one as NodeJS.ErrnoException).code ?? null;
-  return { code, text: one.message || code || one.name };
 }
 
 /** What an error's body may hold beside its status. */

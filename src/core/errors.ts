@@ -83,6 +83,8 @@ const KIND_OF = {
   'deadline-exceeded': 'unknown',
   /** The thread that carried the request ended before it answered. */
   'thread-lost': 'unknown',
+  /** The broker to which the request was forwarded, or the way to it, was lost before it answered. */
+  'peer-lost': 'unknown',
 } as const satisfies Record<string, ErrorKind>;
 
 export type ErrorCode = keyof typeof KIND_OF;

@@ -123,7 +123,7 @@ export function brokerFigures(
       count: change.histogram(['streamhouse_index_paged_lookup_seconds']).count,
     },
     objects: objects(change, acked),
-    flush: flush(change),
+    flush: flush(change, counts.own.unit),
     beside: {
       pages: change.count('streamhouse_index_paged_out_total'),
       checkpoints: change.count('streamhouse_checkpoints_total'),
@@ -161,10 +161,11 @@ function objects(change: MetricsChange, acked: number): LoadReport['objects'] {
 /**
  * A flush is a call that appends entries. Its rows: an entry and a head for each shard, and the objects. Its
  * statements: those that the broker counted less one for every call of another kind, for pages, checkpoints and
- * heartbeats are counted beside; null where it counts none. Not those of the database, who else may use.
+ * heartbeats are counted beside. Null where it counts none, and for requests: of those any call may take many. Not
+ * those of the database, which others may use.
  */
-function flush(change: MetricsChange): LoadReport['flush'] {
-  const statements = change.of(OWN_STATEMENTS);
+function flush(change: MetricsChange, unit: StatementCount['unit']): LoadReport['flush'] {
+  const statements = unit === 'requests' ? null : change.of(OWN_STATEMENTS);
   const count = change.count('streamhouse_append_calls_total');
   const entries = change.count('streamhouse_entries_committed_total');
   const puts = change.count('streamhouse_objects_put_total');

@@ -6,6 +6,7 @@
 import type { ClusterInfo, Topic } from '../../storage/metadata/metadata-store.ts';
 import type { PlainError } from '../core/errors.ts';
 import type { ProducerStamp, RecordSpans } from '../core/record-batch.ts';
+import type { ForwardedProducePath, PeerDuties, ReadForwarder } from './peer-duties.ts';
 
 /** Records of one request for one topic. The source bytes must stay unchanged until `submit` returns, no longer. */
 export interface ProduceRequest extends RecordSpans {
@@ -155,6 +156,11 @@ export interface Broker {
   readonly produce: ProducePath;
   readonly fetch: FetchPath;
   readonly topics: TopicCatalogue;
+  /** Appends that other brokers send here. */
+  readonly forwarded: ForwardedProducePath;
+  /** Reads of what other brokers hold. */
+  readonly reads: ReadForwarder;
+  readonly duties: PeerDuties;
   /** Live: the process is worth keeping. Ready: it serves. Reasons are for people. */
   health(): { live: boolean; ready: boolean; reasons: string[] };
   /** Prometheus text exposition. */

@@ -20,6 +20,11 @@ export interface FetchRouterParts {
   clock: Clock;
   /** False when the lane is being started again. */
   toLane(lane: number, request: LaneRequest): boolean;
+  /**
+   * Whether this broker may still answer for the shards that it holds: false when it was out of touch with the
+   * metadata store for so long that another one may have taken them. Asked before a lane is, and after its answer.
+   */
+  mayServe(): boolean;
   /** Whether this broker is certainly still the shard's holder, by a fresh look at the head. */
   confirmHolder(shard: number): Promise<boolean>;
   /** Whether the topic is still in the catalogue, under this id. */
@@ -256,6 +261,7 @@ export class FetchRouter implements FetchPath {
   // -- Lane requests -----------------------------------------------------------------------------------
 
   #ask<T extends LaneReply['type']>(lane: number, request: (id: number) => LaneRequest): Promise<ReplyOf<T>> {
+    if (!this.#parts.mayServe()) return Promise.reject(outOfTouch());
     if (this.#waiting.size >= OUTSTANDING_MAX) {
       return Promise.reject(
         new StreamHouseError('overloaded', `${OUTSTANDING_MAX} reads are waiting; try again later`),
@@ -275,7 +281,9 @@ export class FetchRouter implements FetchPath {
     const waiting = this.#waiting.get(reply.id);
     if (!waiting) return;
     this.#waiting.delete(reply.id);
-    waiting.resolve(reply);
+    // What it read may have been overtaken by another holder's records by the time that it was asked.
+    if (this.#parts.mayServe()) waiting.resolve(reply);
+    else waiting.reject(outOfTouch());
   }
 
   /** The lane's thread ended: its readers may try again. */
@@ -296,6 +304,13 @@ export class FetchRouter implements FetchPath {
       waiting.reject(new StreamHouseError(code, message));
     }
   }
+}
+
+function outOfTouch(): StreamHouseError {
+  return new StreamHouseError(
+    'not-leader',
+    'this broker has lost touch with the metadata store; another one may serve the partition',
+  );
 }
 
 function fetchResult(part: LaneFetchPartReply, bytes: Buffer): FetchResult {

@@ -1,14 +1,21 @@
 /**
- * The produce path on the main thread: checks a request, admits it by bytes, packs its appends for the lanes, and
- * answers when all of them are answered. Owns: admission, the table of outstanding appends, deadlines. Does not
- * own: decoding of bodies (server/), record batches (lanes), commits (batching worker). Main thread.
+ * The produce path on the main thread: checks a request, admits it by bytes, packs its appends for the lanes or for
+ * the brokers that hold their shards, and answers when all of them are answered. Takes what other brokers forward.
+ * Owns: admission, deadlines, where each append goes. Does not own: decoding of bodies (server/), which broker holds
+ * what (shard-places), record batches (lanes), commits (batching worker), connections (src/peer). Main thread.
  *
  * An append is one request's share for one partition; a request has one slot of the table for each. What arrives
  * in one turn of the event loop goes out as one message per lane, or several if it is much.
  *
- *   slot: free -> outstanding -> free (generation + 1)
+ *   append: packed -> lane                      its shard is held here
+ *                  -> another broker            it is held there; never from there to a third
+ *                  -> parked -> one of the two  nobody is known to hold it
+ *
  *   A request that met its deadline is answered, but its slots stay outstanding and its bytes counted until the
  *   answers come: memory that the threads still hold is never admitted twice.
+ *
+ * What waits for one other broker, or for a place, may take half of the bytes that are free: so that one broker that
+ * answers nothing ends up with a third of all, two with half, and never do they shut out what others could serve.
  */
 import {
   ANSWER_BYTES,
@@ -19,15 +26,24 @@ import {
   readAnswers,
   writeAppendHeader,
 } from '../../workers/append-codec.ts';
+import type { ThreadCounters } from '../../workers/shared-counters.ts';
 import type { Clock, Timer } from '../core/clock.ts';
-import { type ErrorCode, type PlainError, StreamHouseError } from '../core/errors.ts';
-import { laneOf } from '../core/ids.ts';
-import { RECORDS_PER_REQUEST_MAX } from '../core/limits.ts';
+import { type ErrorCode, kindOf, StreamHouseError } from '../core/errors.ts';
+import { laneOf, shardOf } from '../core/ids.ts';
+import { PLACE_WAIT_MS_MAX } from '../core/limits.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
+import { AppendOutbox } from './append-outbox.ts';
+import { AppendTable, ELSEWHERE } from './append-table.ts';
 import type { ProducePath, ProduceRequest, ProduceResult } from './broker.ts';
-import { recordBytesMaxOf } from './topic-configs.ts';
+import { checkProduce } from './check-produce.ts';
+import { ParkedAppends } from './parked-appends.ts';
+import type { ForwardedAppends, ForwardedProducePath } from './peer-duties.ts';
+import { PendingMessage, PendingRequest } from './pending-request.ts';
+import type { PeerAddress, PeerPlace, ShardPlace, ShardPlaces } from './shard-places.ts';
 
 export interface ProduceRouterSettings {
   laneCount: number;
+  layout: ShardLayout;
   /** Every copy counted: see COPIES. */
   inFlightBytesMax: number;
   recordBytesMax: number;
@@ -35,9 +51,21 @@ export interface ProduceRouterSettings {
   appendBytesMax: number;
 }
 
+/** Carries appends to other brokers (src/peer). */
+export interface AppendCarrier {
+  /**
+   * Takes a copy of one packed append, in order, or says why not: then nothing happened. What was taken is answered
+   * exactly once, later, by `ProduceRouter.answerElsewhere`.
+   */
+  send(peer: PeerAddress, packed: Buffer): ErrorCode | null;
+}
+
 export interface ProduceRouterParts {
   settings: ProduceRouterSettings;
   clock: Clock;
+  places: Pick<ShardPlaces, 'isHere' | 'place' | 'find' | 'refused'>;
+  carrier: AppendCarrier;
+  counters: Pick<ThreadCounters, 'add'>;
   /** Posts packed appends to a lane, and the memory moves; false when the lane is being started again. */
   toLane(lane: number, bytes: Uint8Array<ArrayBuffer>): boolean;
   /** A request was refused since this topic is deleted: whoever resolved its name must not do so again from memory. */
@@ -59,99 +87,42 @@ const DEADLINE_LOOK_MS = 50;
  */
 const MESSAGE_BYTES = 64 * 1024;
 
-/** What a code means to a producer, where there is no message of more detail. */
-const MESSAGES: Partial<Record<ErrorCode, string>> = {
-  'deadline-exceeded': 'the request was not committed in time; whether it will be is unknown',
-  'thread-lost': 'the broker lost the thread that carried the request; whether it was committed is unknown',
-  'append-abandoned': 'the records were not stored and will not be; try again',
-  'not-leader': 'the partition is not served here at the moment; nothing was stored; try again',
-  'shutting-down': 'the broker is stopping; nothing was stored; try again elsewhere',
-  'store-unknown': 'the metadata store did not tell whether the records were committed',
-  'producer-fenced': 'a newer epoch of this producer id is in use',
-  'out-of-order-sequence': 'the sequence number does not follow the last one of this producer',
-};
+/** Part of a request's time that its appends may wait for a place, so that they can be refused before its end. */
+const PLACE_WAIT_SHARE = 0.8;
 
-/**
- * The log knows that the topic is deleted. Its name may be another topic's by now, so that this is not the end of
- * it: who tries again meets that one, or is told by the catalogue that there is none.
- */
-const TOPIC_DELETED: PlainError = {
-  code: 'append-abandoned',
-  message: 'the topic was deleted, and perhaps made anew; nothing was stored; try again',
-};
+/** The key in the table of bytes elsewhere of what waits for a place; incarnations begin at 1. */
+const PARKED = 0;
 
-interface Pending {
-  topic: ProduceRequest['topic'];
-  done(result: ProduceResult): void;
-  offsets: number[];
-  errors: (PlainError | null)[] | null;
-  /** For each append the indices of its records; null: the one append has all records in order. */
-  recordsOf: number[][] | null;
-  outstanding: number;
-  /** Bytes admitted. */
-  cost: number;
-  deadlineMs: number;
-  timeoutMs: number;
-  answered: boolean;
-}
-
-/** Packed appends gathered for one lane in this turn. */
-class LaneOutbox {
-  #buffer = Buffer.allocUnsafeSlow(64 * 1024);
-  #length = 0;
-
-  /** Room for `bytes` more; the position where they begin. */
-  reserve(bytes: number): number {
-    const at = this.#length;
-    if (at + bytes > this.#buffer.length) {
-      const grown = Buffer.allocUnsafeSlow(Math.max(at + bytes, this.#buffer.length * 2));
-      this.#buffer.copy(grown, 0, 0, at);
-      this.#buffer = grown;
-    }
-    this.#length += bytes;
-    return at;
-  }
-
-  get buffer(): Buffer {
-    return this.#buffer;
-  }
-
-  get length(): number {
-    return this.#length;
-  }
-
-  take(): Uint8Array<ArrayBuffer> | null {
-    if (this.#length === 0) return null;
-    const out = new Uint8Array(this.#length);
-    out.set(this.#buffer.subarray(0, this.#length));
-    this.#length = 0;
-    // A burst's memory is not kept.
-    if (this.#buffer.length > 4 * 1024 * 1024) this.#buffer = Buffer.allocUnsafeSlow(64 * 1024);
-    return out;
-  }
-}
-
-export class ProduceRouter implements ProducePath {
+export class ProduceRouter implements ProducePath, ForwardedProducePath {
   readonly #parts: ProduceRouterParts;
-  readonly #outboxes: LaneOutbox[];
+  readonly #outboxes: AppendOutbox[];
+  /** One append on its way elsewhere. */
+  readonly #scratch = new AppendOutbox();
   readonly #header: AppendHeader = blankAppendHeader();
-  // The table of outstanding appends, in columns.
-  readonly #pendingOf: (Pending | null)[] = [];
-  readonly #appendOf: number[] = [];
-  readonly #generationOf: number[] = [];
-  readonly #laneOf: number[] = [];
-  readonly #free: number[] = [];
+  readonly #table = new AppendTable();
+  readonly #parked: ParkedAppends;
+  /** Bytes of appends that wait for other brokers, by incarnation, and for a place. */
+  readonly #elsewhereBytes = new Map<number, number>();
+  /** Slots that were refused from inside of a call, to be answered after it, with their codes. */
+  #refused: { slot: number; code: ErrorCode }[] = [];
   /** Unanswered requests in the order of their deadlines, by timeout. */
-  readonly #byTimeout = new Map<number, Set<Pending>>();
+  readonly #byTimeout = new Map<number, Set<PendingRequest>>();
+  readonly #requestAnswered = (pending: PendingRequest): void => {
+    this.#byTimeout.get(pending.timeoutMs)?.delete(pending);
+  };
   #inFlightBytes = 0;
-  #outstanding = 0;
   #flushScheduled = false;
   #stopping = false;
   #timer: Timer | null = null;
 
   constructor(parts: ProduceRouterParts) {
     this.#parts = parts;
-    this.#outboxes = Array.from({ length: parts.settings.laneCount }, () => new LaneOutbox());
+    this.#outboxes = Array.from({ length: parts.settings.laneCount }, () => new AppendOutbox());
+    this.#parked = new ParkedAppends({
+      places: parts.places,
+      found: (shard, place, appends) => this.#unpark(shard, place, appends),
+      refused: (appends, code) => this.#refuse(appends, code),
+    });
     this.#watchDeadlines();
   }
 
@@ -162,13 +133,31 @@ export class ProduceRouter implements ProducePath {
 
   /** Appends outstanding. */
   get outstanding(): number {
-    return this.#outstanding;
+    return this.#table.outstanding;
+  }
+
+  /** Shards whose appends wait for a place, and the bytes of these. */
+  get parked(): { shards: number; bytes: number } {
+    return { shards: this.#parked.shards, bytes: this.#elsewhereBytes.get(PARKED) ?? 0 };
   }
 
   submit(request: ProduceRequest, done: (result: ProduceResult) => void): void {
     const count = request.partitions.length;
-    const bytes = this.#check(request, count);
+    if (this.#stopping) throw new StreamHouseError('shutting-down', 'the broker is stopping');
+    const bytes = checkProduce(request, this.#parts.settings);
     const cost = COPIES * (bytes + count * (RECORD_OVERHEAD_BYTES + APPEND_OVERHEAD_BYTES));
+    this.#admit(cost);
+    const nowMs = this.#parts.clock.monotonicMs();
+    const pending = new PendingRequest(request, cost, nowMs, done, this.#requestAnswered);
+    this.#packAll(request, pending);
+    let waiting = this.#byTimeout.get(request.timeoutMs);
+    if (!waiting) this.#byTimeout.set(request.timeoutMs, (waiting = new Set()));
+    waiting.add(pending);
+    this.#sendFull();
+    this.#flushLater();
+  }
+
+  #admit(cost: number): void {
     const { inFlightBytesMax } = this.#parts.settings;
     if (this.#inFlightBytes + cost > inFlightBytesMax) {
       throw new StreamHouseError(
@@ -176,83 +165,16 @@ export class ProduceRouter implements ProducePath {
         `the broker holds ${this.#inFlightBytes} of ${inFlightBytesMax} bytes of requests; try again later`,
       );
     }
-    const pending: Pending = {
-      topic: request.topic,
-      done,
-      offsets: new Array(count).fill(-1),
-      errors: null,
-      recordsOf: null,
-      outstanding: 0,
-      cost,
-      deadlineMs: this.#parts.clock.monotonicMs() + request.timeoutMs,
-      timeoutMs: request.timeoutMs,
-      answered: false,
-    };
     this.#inFlightBytes += cost;
-    this.#packAll(request, pending);
-    let waiting = this.#byTimeout.get(request.timeoutMs);
-    if (!waiting) this.#byTimeout.set(request.timeoutMs, (waiting = new Set()));
-    waiting.add(pending);
-    this.#sendFull();
-    if (!this.#flushScheduled) {
-      this.#flushScheduled = true;
-      setImmediate(this.#flush);
-    }
   }
 
-  /** Throws what is wrong with the request; returns the bytes of its keys and values. */
-  #check(request: ProduceRequest, count: number): number {
-    const { topic, partitions, spans, producer } = request;
-    if (this.#stopping) throw new StreamHouseError('shutting-down', 'the broker is stopping');
-    if (count === 0) throw new StreamHouseError('invalid-request', 'a produce request without records');
-    if (count > RECORDS_PER_REQUEST_MAX) {
-      throw new StreamHouseError(
-        'batch-too-large',
-        `${count} records in one request, at most ${RECORDS_PER_REQUEST_MAX} are taken`,
-      );
-    }
-    const { recordBytesMax, appendBytesMax } = this.#parts.settings;
-    const limit = Math.min(recordBytesMax, recordBytesMaxOf(topic) ?? recordBytesMax);
-    let total = 0;
-    for (let i = 0; i < count; i++) {
-      const s = i * 4;
-      const bytes =
-        (spans[s] < 0 ? 0 : spans[s + 1] - spans[s]) + (spans[s + 2] < 0 ? 0 : spans[s + 3] - spans[s + 2]);
-      if (bytes > limit) {
-        throw new StreamHouseError(
-          'record-too-large',
-          `record ${i} has ${bytes} bytes, at most ${limit} are taken`,
-          {
-            record: i,
-            bytes,
-            limit,
-          },
-        );
-      }
-      if (partitions[i] >= topic.partitionCount || partitions[i] < 0) {
-        throw new StreamHouseError(
-          'partition-not-found',
-          `topic ${topic.name} has no partition ${partitions[i]}; it has ${topic.partitionCount}`,
-        );
-      }
-      if (producer && partitions[i] !== partitions[0]) {
-        throw new StreamHouseError(
-          'invalid-request',
-          'records of an idempotent producer must go to one partition in a request',
-        );
-      }
-      total += bytes;
-    }
-    if (total > appendBytesMax) {
-      throw new StreamHouseError(
-        'batch-too-large',
-        `the request has ${total} bytes of records, at most ${appendBytesMax} are taken`,
-      );
-    }
-    return total;
+  #flushLater(): void {
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    setImmediate(this.#flush);
   }
 
-  #packAll(request: ProduceRequest, pending: Pending): void {
+  #packAll(request: ProduceRequest, pending: PendingRequest): void {
     const { partitions } = request;
     const count = partitions.length;
     let same = true;
@@ -273,24 +195,46 @@ export class ProduceRouter implements ProducePath {
     for (let a = 0; a < pending.recordsOf.length; a++) this.#pack(request, pending, a, pending.recordsOf[a]);
   }
 
-  /** Packs append `append` of a request, of these records (null: all), into its lane's outbox. */
-  #pack(request: ProduceRequest, pending: Pending, append: number, records: number[] | null): void {
+  /** Packs append `append` of a request, of these records (null: all), for where its shard is. */
+  #pack(request: ProduceRequest, pending: PendingRequest, append: number, records: number[] | null): void {
+    const { topic, partitions } = request;
+    const { laneCount, layout } = this.#parts.settings;
+    const partition = partitions[records ? records[0] : 0];
+    const shard = shardOf(topic.topicId, partition, layout);
+    if (this.#parts.places.isHere(shard) && !this.#parked.has(shard)) {
+      const lane = laneOf(topic.topicId, partition, laneCount);
+      const slot = this.#table.take(pending, append, lane);
+      this.#write(this.#outboxes[lane], slot, request, partition, records);
+      return;
+    }
+    const slot = this.#table.take(pending, append, ELSEWHERE);
+    const scratch = this.#scratch;
+    this.#write(scratch, slot, request, partition, records);
+    const waitMs = Math.min(PLACE_WAIT_MS_MAX, request.timeoutMs * PLACE_WAIT_SHARE);
+    this.#sendElsewhere(shard, slot, scratch.buffer.subarray(0, scratch.length), waitMs);
+    scratch.clear();
+  }
+
+  #write(
+    outbox: AppendOutbox,
+    slot: number,
+    request: ProduceRequest,
+    partition: number,
+    records: number[] | null,
+  ): void {
     const { topic, partitions, spans, source, producer } = request;
     const count = records ? records.length : partitions.length;
-    const partition = partitions[records ? records[0] : 0];
-    const lane = laneOf(topic.topicId, partition, this.#parts.settings.laneCount);
     let dataBytes = 0;
     for (let i = 0; i < count; i++) {
       const s = (records ? records[i] : i) * 4;
       if (spans[s] >= 0) dataBytes += spans[s + 1] - spans[s];
       if (spans[s + 2] >= 0) dataBytes += spans[s + 3] - spans[s + 2];
     }
-    const outbox = this.#outboxes[lane];
     const at = outbox.reserve(PRODUCE_HEADER_BYTES + count * 8 + dataBytes);
     const out = outbox.buffer;
     const header = this.#header;
-    header.slot = this.#takeSlot(pending, append, lane);
-    header.generation = this.#generationOf[header.slot];
+    header.slot = slot;
+    header.generation = this.#table.generation(slot);
     header.topicId = topic.topicId;
     header.partition = partition;
     header.recordCount = count;
@@ -311,25 +255,151 @@ export class ProduceRouter implements ProducePath {
     }
   }
 
-  #takeSlot(pending: Pending, append: number, lane: number): number {
-    let slot = this.#free.pop();
-    if (slot === undefined) {
-      slot = this.#pendingOf.length;
-      this.#generationOf.push(0);
-    }
-    this.#pendingOf[slot] = pending;
-    this.#appendOf[slot] = append;
-    this.#laneOf[slot] = lane;
-    this.#outstanding++;
-    return slot;
+  // -- Elsewhere ---------------------------------------------------------------------------------------
+
+  /** Sends one packed append to the broker that holds its shard, or parks it; refusals are answered later. */
+  #sendElsewhere(shard: number, slot: number, packed: Buffer, waitMs: number): void {
+    const place = this.#parked.has(shard) ? null : this.#parts.places.place(shard);
+    if (place?.kind === 'peer') this.#sendToPeer(slot, place, packed);
+    else if (this.#count(slot, null, packed.length)) this.#parked.park(shard, packed, waitMs);
   }
+
+  #sendToPeer(slot: number, place: PeerPlace, packed: Buffer): void {
+    if (!this.#count(slot, place, packed.length)) return;
+    const { carrier, counters } = this.#parts;
+    const code = carrier.send(place.peer, packed);
+    if (code === null) {
+      counters.add('forwardedAppendsTotal');
+      counters.add('forwardedBytesTotal', packed.length);
+    } else this.#refuseLater(slot, code);
+  }
+
+  /** Counts an append's bytes for where it waits; false: they are too many, and it is refused. */
+  #count(slot: number, place: PeerPlace | null, bytes: number): boolean {
+    const { inFlightBytesMax } = this.#parts.settings;
+    const key = place ? place.peer.incarnation : PARKED;
+    const cost = COPIES * bytes;
+    const total = (this.#elsewhereBytes.get(key) ?? 0) + cost;
+    // The first one is always taken, or a large append could never be.
+    if (total > cost && total > (inFlightBytesMax - this.#inFlightBytes) / 2) {
+      this.#refuseLater(slot, 'overloaded');
+      return false;
+    }
+    this.#elsewhereBytes.set(key, total);
+    this.#table.moveElsewhere(slot, place, cost);
+    return true;
+  }
+
+  #uncount(slot: number): void {
+    const cost = this.#table.cost(slot);
+    if (cost === 0) return;
+    const key = this.#table.place(slot)?.peer.incarnation ?? PARKED;
+    const left = (this.#elsewhereBytes.get(key) as number) - cost;
+    if (left > 0) this.#elsewhereBytes.set(key, left);
+    else this.#elsewhereBytes.delete(key);
+  }
+
+  #refuseLater(slot: number, code: ErrorCode): void {
+    this.#refused.push({ slot, code });
+    this.#flushLater();
+  }
+
+  /** The place of parked appends was found: they go on in order, before any that comes later. */
+  #unpark(shard: number, place: Exclude<ShardPlace, { kind: 'unknown' }>, appends: Buffer): void {
+    let at = 0;
+    forEachProduce(appends, ({ slot, generation, topicId, partition, recordCount, dataBytes }) => {
+      const start = at;
+      at += PRODUCE_HEADER_BYTES + recordCount * 8 + dataBytes;
+      if (!this.#table.isCurrent(slot, generation)) {
+        throw new Error(`a parked append of shard ${shard} was answered before it was sent`);
+      }
+      this.#uncount(slot);
+      const lane = laneOf(topicId, partition, this.#parts.settings.laneCount);
+      this.#table.moveToLane(slot, lane);
+      if (this.#table.owner(slot)?.isAnswered) {
+        // Its request has met its deadline: nobody waits for it, and nothing of it happened yet.
+        this.#refuseLater(slot, 'not-leader');
+        return;
+      }
+      const packed = appends.subarray(start, at);
+      if (place.kind === 'peer') {
+        this.#sendToPeer(slot, place, packed);
+        return;
+      }
+      const outbox = this.#outboxes[lane];
+      const to = outbox.reserve(packed.length);
+      outbox.buffer.set(packed, to);
+    });
+    this.#flushLater();
+  }
+
+  /** An answer from the broker that the append was sent to. */
+  answerElsewhere(slot: number, generation: number, code: ErrorCode | null, baseOffset: number): void {
+    if (!this.#table.isCurrent(slot, generation)) {
+      throw new Error(`slot ${slot} was answered from elsewhere, and is not outstanding`);
+    }
+    this.#answer(slot, code, baseOffset);
+  }
+
+  // -- From elsewhere ----------------------------------------------------------------------------------
+
+  get limits(): { recordBytesMax: number; appendBytesMax: number } {
+    return this.#parts.settings;
+  }
+
+  submitForwarded(
+    appends: ForwardedAppends,
+    answer: (index: number, code: ErrorCode | null, baseOffset: number) => void,
+  ): void {
+    if (this.#stopping) throw new StreamHouseError('shutting-down', 'the broker is stopping');
+    const cost = COPIES * (appends.bytes + appends.count * APPEND_OVERHEAD_BYTES);
+    this.#admit(cost);
+    const pending = new PendingMessage(appends.count, cost, answer);
+    const { laneCount, layout } = this.#parts.settings;
+    const { counters, places } = this.#parts;
+    counters.add('receivedAppendsTotal', appends.count);
+    counters.add('receivedBytesTotal', appends.bytes);
+    const header = this.#header;
+    appends.forEach((append, index) => {
+      const { topicId, partition, recordCount, bytes } = append;
+      const lane = laneOf(topicId, partition, laneCount);
+      const slot = this.#table.take(pending, index, lane);
+      const isHere = places.isHere(shardOf(topicId, partition, layout));
+      if (append.refusal !== null || !isHere) {
+        counters.add('receivedRefusedTotal');
+        this.#refuseLater(slot, append.refusal ?? 'not-leader');
+        return;
+      }
+      header.slot = slot;
+      header.generation = this.#table.generation(slot);
+      header.topicId = topicId;
+      header.partition = partition;
+      header.recordCount = recordCount;
+      header.dataBytes = bytes.length - recordCount * 8;
+      header.producerId = append.producerId;
+      header.producerEpoch = append.producerEpoch;
+      header.baseSequence = append.baseSequence;
+      const outbox = this.#outboxes[lane];
+      const at = outbox.reserve(PRODUCE_HEADER_BYTES + bytes.length);
+      writeAppendHeader(outbox.buffer, at, header);
+      outbox.buffer.set(bytes, at + PRODUCE_HEADER_BYTES);
+    });
+    this.#sendFull();
+    this.#flushLater();
+  }
+
+  // -- Lanes -------------------------------------------------------------------------------------------
 
   readonly #flush = (): void => {
     this.#flushScheduled = false;
     for (let lane = 0; lane < this.#outboxes.length; lane++) {
       const bytes = this.#outboxes[lane].take();
-      if (bytes && !this.#parts.toLane(lane, bytes)) this.#refuse(bytes);
+      if (bytes && !this.#parts.toLane(lane, bytes)) this.#refuse(bytes, 'not-leader');
     }
+    if (this.#refused.length === 0) return;
+    const refused = this.#refused;
+    this.#refused = [];
+    for (const { slot, code } of refused) this.#answer(slot, code, -1);
   };
 
   /** Sends what is enough for a message; no answer comes from inside of it. */
@@ -337,14 +407,14 @@ export class ProduceRouter implements ProducePath {
     for (let lane = 0; lane < this.#outboxes.length; lane++) {
       if (this.#outboxes[lane].length < MESSAGE_BYTES) continue;
       const bytes = this.#outboxes[lane].take() as Uint8Array<ArrayBuffer>;
-      if (!this.#parts.toLane(lane, bytes)) setImmediate(() => this.#refuse(bytes));
+      if (!this.#parts.toLane(lane, bytes)) setImmediate(() => this.#refuse(bytes, 'not-leader'));
     }
   }
 
-  /** The lane is being started again: nothing of these appends happened. */
-  #refuse(message: Uint8Array): void {
+  /** They were taken by nobody: nothing of these appends happened. */
+  #refuse(message: Uint8Array, code: ErrorCode): void {
     forEachProduce(message, ({ slot, generation }) => {
-      if (this.#generationOf[slot] === generation) this.#answer(slot, 'not-leader', -1);
+      if (this.#table.isCurrent(slot, generation)) this.#answer(slot, code, -1);
     });
   }
 
@@ -355,61 +425,50 @@ export class ProduceRouter implements ProducePath {
     if (message.length % ANSWER_BYTES !== 0)
       throw new Error(`a message of ${message.length} bytes of answers`);
     readAnswers(message, (slot, generation, code, baseOffset) => {
-      if (this.#generationOf[slot] === generation) this.#answer(slot, code, baseOffset);
+      if (this.#table.isCurrent(slot, generation)) this.#answer(slot, code, baseOffset);
     });
   }
 
   #answer(slot: number, code: ErrorCode | null, baseOffset: number): void {
-    const pending = this.#pendingOf[slot];
-    if (pending === null) return;
-    this.#pendingOf[slot] = null;
-    this.#generationOf[slot] = (this.#generationOf[slot] + 1) >>> 0;
-    this.#free.push(slot);
-    this.#outstanding--;
-    if (code === 'topic-not-found') this.#parts.topicDeleted(pending.topic);
-    if (!pending.answered) this.#note(pending, this.#appendOf[slot], code, baseOffset);
-    pending.outstanding--;
-    if (pending.outstanding > 0) return;
-    this.#inFlightBytes -= pending.cost;
-    if (!pending.answered) this.#finish(pending);
+    const owner = this.#table.owner(slot);
+    if (owner === null) return;
+    const append = this.#table.append(slot);
+    if (this.#table.lane(slot) === ELSEWHERE) this.#leaveElsewhere(slot, code);
+    this.#table.free(slot);
+    if (code === 'topic-not-found' && owner instanceof PendingRequest) this.#parts.topicDeleted(owner.topic);
+    owner.note(append, code, baseOffset);
+    owner.outstanding--;
+    if (owner.outstanding > 0) return;
+    this.#inFlightBytes -= owner.cost;
+    owner.finish();
   }
 
-  #note(pending: Pending, append: number, code: ErrorCode | null, baseOffset: number): void {
-    const { recordsOf, offsets } = pending;
-    const records = recordsOf ? recordsOf[append] : null;
-    const count = records ? records.length : offsets.length;
-    if (code === null) {
-      for (let i = 0; i < count; i++) offsets[records ? records[i] : i] = baseOffset + i;
-      return;
-    }
-    const message = MESSAGES[code] ?? `the records were refused: ${code}`;
-    const error: PlainError = code === 'topic-not-found' ? TOPIC_DELETED : { code, message };
-    pending.errors ??= new Array(offsets.length).fill(null);
-    for (let i = 0; i < count; i++) pending.errors[records ? records[i] : i] = error;
-  }
-
-  #finish(pending: Pending): void {
-    pending.answered = true;
-    this.#byTimeout.get(pending.timeoutMs)?.delete(pending);
-    pending.done({ offsets: pending.offsets, errors: pending.errors });
+  #leaveElsewhere(slot: number, code: ErrorCode | null): void {
+    this.#uncount(slot);
+    if (code === null) return;
+    const { counters, places } = this.#parts;
+    counters.add(kindOf(code) === 'unknown' ? 'forwardsLostTotal' : 'forwardsRefusedTotal');
+    const place = this.#table.place(slot);
+    if (place && (code === 'not-leader' || code === 'peer-lost')) places.refused(place);
   }
 
   // -- Ends --------------------------------------------------------------------------------------------
 
   /** The thread of a lane ended: what it had is unknown. */
   laneLost(lane: number): void {
-    this.#failSlots((slot) => this.#laneOf[slot] === lane);
+    this.#failLanes((other) => other === lane);
   }
 
-  /** The batching worker ended: everything outstanding is unknown. */
+  /** The batching worker ended: everything outstanding here is unknown. */
   sequencerLost(): void {
-    this.#failSlots(() => true);
+    this.#failLanes((lane) => lane !== ELSEWHERE);
   }
 
-  #failSlots(concerns: (slot: number) => boolean): void {
+  #failLanes(concerns: (lane: number) => boolean): void {
     this.#flush();
-    for (let slot = 0; slot < this.#pendingOf.length; slot++) {
-      if (this.#pendingOf[slot] !== null && concerns(slot)) this.#answer(slot, 'thread-lost', -1);
+    for (let slot = 0; slot < this.#table.length; slot++) {
+      if (this.#table.owner(slot) === null || !concerns(this.#table.lane(slot))) continue;
+      this.#answer(slot, 'thread-lost', -1);
     }
   }
 
@@ -435,16 +494,7 @@ export class ProduceRouter implements ProducePath {
     for (const [timeoutMs, waiting] of this.#byTimeout) {
       for (const pending of waiting) {
         if (pending.deadlineMs > nowMs) break;
-        const error: PlainError = {
-          code: 'deadline-exceeded',
-          message: MESSAGES['deadline-exceeded'] as string,
-        };
-        const { offsets } = pending;
-        pending.errors ??= new Array(offsets.length).fill(null);
-        for (let i = 0; i < offsets.length; i++) {
-          if (offsets[i] < 0 && pending.errors[i] === null) pending.errors[i] = error;
-        }
-        this.#finish(pending);
+        pending.expire();
       }
       if (waiting.size === 0) this.#byTimeout.delete(timeoutMs);
     }

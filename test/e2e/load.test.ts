@@ -16,6 +16,7 @@ import { SCENARIOS } from '../../src/load/scenarios.ts';
 import { BrokerProcess } from '../support/broker-process.ts';
 import { FakeRestServer, type StoredRecord } from '../support/fake-rest-server.ts';
 import { checkLoadReport } from '../support/load-report-check.ts';
+import { MEASURED_PLACES } from '../support/metadata-places.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const COMPILE_CACHE = fileURLToPath(new URL('../../node_modules/.cache/compile', import.meta.url));
@@ -228,6 +229,24 @@ describe('streamhouse load', () => {
   });
 });
 
+describe('streamhouse load on PostgreSQL', () => {
+  it('tells the statements that the server itself counted', async () => {
+    const place = await MEASURED_PLACES.postgres();
+    try {
+      const url = await place.freshUrl();
+      const args = ['trickle', '--partitions', '10', '--rate', '100', '--duration', '2s', '--verify'];
+      const { database, flush } = await report(...args, '--metadata', url, '--', ...place.args);
+      assert.deepEqual([database.unit, database.source], ['statements', 'pg_stat_statements']);
+      assert.ok((database.statements ?? 0) >= flush.count && flush.count > 5);
+      // The two are read a moment apart, and a heartbeat may come between.
+      const difference = (database.statements ?? 0) - (database.by_broker ?? 0);
+      assert.ok(Math.abs(difference) <= 3, `${database.statements}, ${database.by_broker}`);
+    } finally {
+      await place.end();
+    }
+  });
+});
+
 describe('streamhouse load on a broker that runs already', () => {
   let broker: BrokerProcess;
   before(async () => {
@@ -410,6 +429,7 @@ describe('wrong input is one clear line and exit code 2', () => {
       /--restart is of a broker of its own: not with --url/,
     ],
     [['hot', '--url', 'http://127.0.0.1:1', '--no-cross-partition'], /not with --url/],
+    [['cold', '--url', 'http://127.0.0.1:1'], /cold starts a broker of its own anew: not with --url/],
     [['hot', '--url', 'http://127.0.0.1:1', '--', '--lanes', '2'], /--lanes is of a broker of its own/],
     [['hot', '--', '--lanes', '0'], /--lanes: "0" is outside 1 to 64/],
     [['hot', '--metadata', 'nonsense:x'], /unknown metadata scheme 'nonsense:'/],

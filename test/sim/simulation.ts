@@ -19,6 +19,7 @@ import { Checker } from './checker.ts';
 import { type ClientWorld, IdempotentProducer, PlainProducer, Reader, readOnce } from './clients.ts';
 import { beginCoverage, type CoverageCounts } from './coverage.ts';
 import { type FaultRates, Faults } from './faults.ts';
+import { Handovers } from './handovers.ts';
 import { SimHost, type SimThread } from './host.ts';
 import { breakCode, type Mutant, storeOver } from './mutants.ts';
 import { Scheduler, type TraceLine } from './scheduler.ts';
@@ -94,9 +95,7 @@ class Simulation implements BrokerWorld, ClientWorld {
   readonly #freshHeld = new Set<number>();
   /** Incarnations by shard and epoch. */
   readonly #holderOf = new Map<string, number>();
-  /** Shards on their way from one to the other, and those of which the other was told. */
-  readonly #handovers = new Map<number, { from: SimBroker; to: SimBroker }>();
-  readonly #noticed = new Map<number, { by: SimBroker; from: SimBroker; epoch: number }>();
+  readonly #handovers: Handovers;
   #fresh: SimBroker | null = null;
   #brokerCount = 0;
   #troubled = true;
@@ -110,6 +109,16 @@ class Simulation implements BrokerWorld, ClientWorld {
     const { random } = this;
     this.coverage = beginCoverage();
     breakCode(mutant);
+    this.#handovers = new Handovers({
+      scheduler: this.scheduler,
+      random,
+      coverage: this.coverage,
+      shards: Array.from({ length: SHARDS }, (_, shard) => shard),
+      leaderOf: (shard) => this.#leaders[shard],
+      anyBroker: () => this.#anyBroker(),
+      overthrow: (shard) => this.#overthrow(shard),
+      drain: (broker) => this.#drain(broker),
+    });
     this.checker = new Checker((what) => this.violate(what));
     this.#storeFaults = new Faults(this.scheduler, random);
     this.#objectFaults = new Faults(this.scheduler, random);
@@ -191,14 +200,7 @@ class Simulation implements BrokerWorld, ClientWorld {
   released(broker: SimBroker, shard: number, epoch: number): void {
     if (this.#leaders[shard] === broker) this.#leaders[shard] = null;
     this.coverage.releases++;
-    const handover = this.#handovers.get(shard);
-    if (handover?.from !== broker) return;
-    this.#handovers.delete(shard);
-    // A notice, late or not: who gets it takes the shard from the lease that it tells of.
-    this.scheduler.after(this.random.below(3) === 0 ? this.random.unit() * 120 : 1, () => {
-      this.#noticed.set(shard, { by: handover.to, from: broker, epoch });
-      handover.to.takeFrom({ shard, holder: 0, epoch });
-    });
+    this.#handovers.released(broker, shard, epoch);
   }
 
   /** Nobody but one incarnation ever holds a shard under an epoch. */
@@ -210,10 +212,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     if (before !== incarnation) {
       this.violate(`shard ${shard} is held by ${before} and by ${incarnation} under epoch ${epoch}`);
     }
-    const noticed = this.#noticed.get(shard);
-    if (noticed?.by !== broker || epoch !== noticed.epoch + 1) return;
-    if (noticed.from === broker) this.coverage.takenAgain++;
-    else this.coverage.handovers++;
+    this.#handovers.held(broker, shard, epoch);
   }
 
   brokerFor(topicId: number, partition: number): SimBroker | null {
@@ -286,7 +285,7 @@ class Simulation implements BrokerWorld, ClientWorld {
     const brokers = 2 + random.below(2);
     for (let i = 0; i < brokers; i++) this.#startBroker();
     for (let shard = 0; shard < SHARDS; shard++) this.#every(20, 90, () => this.#place(shard));
-    this.#every(60, 500, () => this.#handOver());
+    this.#every(60, 500, () => this.#handovers.begin(random.below(SHARDS)));
     this.#beginClients();
     if (severity > 0) {
       this.#every(40, 500, () => this.#crashSomething());
@@ -312,52 +311,6 @@ class Simulation implements BrokerWorld, ClientWorld {
     this.#anyBroker().take(shard);
     if (this.random.below(6) === 0) this.#anyBroker().take(shard);
     if (this.random.below(6) === 0) this.#anyBroker().takeByOldLeases(shard);
-  }
-
-  /** A holder gives a shard, or all it has, to somebody else, and perhaps is disturbed in it. */
-  #handOver(): void {
-    const { random } = this;
-    const shard = random.below(SHARDS);
-    // Now and then one that does not hold it, or is only taking it.
-    const from = (random.below(6) > 0 && this.#leaders[shard]) || this.#anyBroker();
-    const to = random.below(5) === 0 ? from : this.#anyBroker();
-    const shards = random.below(3) === 0 ? [0, 1] : [shard];
-    for (const each of shards) this.#handovers.set(each, { from, to });
-    if (random.below(5) === 0) from.take(shard);
-    from.release(shards);
-    this.scheduler.after(random.unit() * 20, () => this.#disturb(from, shard));
-  }
-
-  #disturb(from: SimBroker, shard: number): void {
-    const { random, coverage, scheduler } = this;
-    const isReleasing = from.worker?.sequencer.holder(shard)?.phase === 'releasing';
-    switch (random.below(8)) {
-      case 0:
-        from.release([shard]);
-        break;
-      case 1:
-        from.take(shard);
-        break;
-      case 2:
-        from.takeByOldLeases(shard);
-        break;
-      case 3:
-        // It sleeps in the midst of it, and somebody takes the shard that it is about to give away.
-        if (isReleasing) coverage.releasesAsleep++;
-        from.host.pause();
-        scheduler.after(random.unit() * 40, () => this.#anyBroker().take(shard));
-        scheduler.after(random.unit() * 400, () => from.host.resume());
-        break;
-      case 4:
-        if (random.below(3) > 0) break;
-        if (isReleasing) coverage.releasesDrained++;
-        this.#drain(from);
-        break;
-      case 5:
-        this.#overthrow(shard);
-        break;
-      default:
-    }
   }
 
   #beginClients(): void {
@@ -399,21 +352,27 @@ class Simulation implements BrokerWorld, ClientWorld {
     return random.below(8) === 0 ? [2, random.below(2)] : [1, random.below(PARTITIONS)];
   }
 
+  /** Each shard's holder gets the decision, on all that it is to decide in one call. */
   #deleteTopic(): void {
     if (!this.#troubled) return;
-    const worker = this.#anyBroker().worker;
-    if (!worker?.thread.alive || worker.thread.host.isPaused) return;
     this.checker.deleting.add(2);
-    const name = `deletion by ${worker.incarnation}`;
-    this.#awaited.set(name, worker.thread);
-    const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
-    worker.sequencer.decideOn(shards, { kind: 'topic-deleted', topicId: 2 }).then(
-      () => {
-        this.coverage.topicsDeleted++;
-        this.#awaited.delete(name);
-      },
-      () => this.#awaited.delete(name),
-    );
+    const shardsOf = new Map<SimBroker, number[]>();
+    this.#leaders.forEach((leader, shard) => {
+      const broker = leader ?? this.#anyBroker();
+      shardsOf.set(broker, [...(shardsOf.get(broker) ?? []), shard]);
+    });
+    for (const [{ worker }, shards] of shardsOf) {
+      if (!worker?.thread.alive || worker.thread.host.isPaused) continue;
+      const name = `deletion by ${worker.incarnation}`;
+      this.#awaited.set(name, worker.thread);
+      worker.sequencer.decideOn(shards, { kind: 'topic-deleted', topicId: 2 }).then(
+        () => {
+          this.coverage.topicsDeleted++;
+          this.#awaited.delete(name);
+        },
+        () => this.#awaited.delete(name),
+      );
+    }
   }
 
   #crashSomething(): void {

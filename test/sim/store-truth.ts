@@ -45,6 +45,8 @@ export interface PartitionTruth {
 interface ShardTruth {
   seq: number;
   epoch: number;
+  /** The incarnation that holds it; 0: nobody. */
+  holder: number;
   pointer: CheckpointPointer | null;
   trimmedThrough: number;
 }
@@ -75,7 +77,7 @@ export class StoreTruth {
     this.#strict = strict;
     this.#violate = violate;
     for (let i = 0; i < shardCount; i++) {
-      this.#shards.push({ seq: 0, epoch: 0, pointer: null, trimmedThrough: 0 });
+      this.#shards.push({ seq: 0, epoch: 0, holder: 0, pointer: null, trimmedThrough: 0 });
     }
   }
 
@@ -96,6 +98,10 @@ export class StoreTruth {
         for (const outcome of result as HeadOutcome[])
           if (outcome.kind === 'done') this.#raised(outcome.head);
         break;
+      case 'releaseLeases':
+        for (const outcome of result as HeadOutcome[])
+          if (outcome.kind === 'done') this.#released(args[0] as number, outcome.head);
+        break;
       case 'movePointer':
         this.#pointerMoved(args[0] as number, args[1] as number, result as HeadOutcome);
         break;
@@ -113,7 +119,15 @@ export class StoreTruth {
     const shard = this.#shards[head.shard];
     if (head.epoch !== shard.epoch + 1) this.#fail(`epoch ${shard.epoch} became ${head.epoch}`);
     shard.epoch = head.epoch;
+    shard.holder = head.holder;
     if (head.trimmedThrough > 0) this.#coverage.takeoversAfterTrim++;
+  }
+
+  #released(incarnation: number, head: ShardHead): void {
+    const shard = this.#shards[head.shard];
+    if (head.epoch !== shard.epoch) this.#fail(`a release made epoch ${shard.epoch} ${head.epoch}`);
+    if (shard.holder !== incarnation) this.#fail(`${incarnation} gave back what ${shard.holder} holds`);
+    shard.holder = 0;
   }
 
   // -- Entries -----------------------------------------------------------------------------------------
@@ -130,6 +144,10 @@ export class StoreTruth {
     if (row.seq !== shard.seq + 1) this.#fail(`${name} after ${shard.seq}`);
     if (row.epoch !== shard.epoch)
       this.#fail(`${name} under epoch ${row.epoch}, the head has ${shard.epoch}`);
+    // Whoever releases has settled all that it appended; and under an epoch its holder alone appends.
+    if (row.commitId.split('-')[0] !== String(shard.holder)) {
+      this.#fail(`${name} was appended while ${shard.holder || 'nobody'} holds the shard`);
+    }
     shard.seq = row.seq;
     const entry = decodeEntry(row.body);
     if (entry.seq !== row.seq || entry.shard !== row.shard || entry.epoch !== row.epoch) {

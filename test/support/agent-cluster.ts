@@ -4,10 +4,11 @@
  * an agent off from the store, what each serves. Does not own: the loop. No threads, no sockets.
  */
 import assert from 'node:assert/strict';
-import { AgentLoop, type LeaseNotice } from '../../src/agent/agent-loop.ts';
+import { AgentLoop } from '../../src/agent/agent-loop.ts';
 import type { Clock, Timer } from '../../src/core/clock.ts';
 import { asOperatingError, StreamHouseError } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
+import type { LeasesMoved } from '../../src/route/peer-duties.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
 import type { SeenLease } from '../../workers/messages.ts';
 import { FaultyMetadataStore } from './faulty-metadata-store.ts';
@@ -69,7 +70,7 @@ export class ClusterAgent {
   readonly released: number[][] = [];
   readonly warned: string[] = [];
   readonly replaced: StreamHouseError[] = [];
-  readonly notices: LeaseNotice[] = [];
+  readonly notices: LeasesMoved[] = [];
   gone = 0;
   reaped = 0;
 

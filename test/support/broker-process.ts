@@ -5,6 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
@@ -20,6 +21,8 @@ export interface BrokerProcessOptions {
   env?: Readonly<Record<string, string>>;
   /** Address to listen on. Default: a free port of loopback. */
   listen?: string;
+  /** Its whole log is appended to this file. */
+  logFile?: string;
 }
 
 /** How a process ended, and the last lines that it wrote to standard error. */
@@ -119,13 +122,14 @@ export class BrokerProcess {
   }
 }
 
-function spawnBroker(args: readonly string[], { env, listen }: BrokerProcessOptions): Spawned {
+function spawnBroker(args: readonly string[], { env, listen, logFile }: BrokerProcessOptions): Spawned {
   const all = [MAIN, 'serve', '--listen', listen ?? '127.0.0.1:0', ...args];
   const child = spawn(process.execPath, all, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { NODE_COMPILE_CACHE: COMPILE_CACHE, ...process.env, ...env },
   });
   const log: string[] = [];
+  if (logFile !== undefined) child.stderr?.pipe(createWriteStream(logFile, { flags: 'a' }));
   createInterface(child.stderr as NodeJS.ReadableStream).on('line', (line) => {
     log.push(line);
     if (log.length > LOG_LINES_KEPT) log.shift();

@@ -3,7 +3,7 @@
  * after a turn of the event loop (or when `commit` is called by hand). Owns no durability, no threads. What a
  * test wants to go wrong it sets in `faults`.
  */
-import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
+import { type ErrorCode, type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { shardOf } from '../../src/core/ids.ts';
 import { batchBytes, patchBatch, writeBatch } from '../../src/core/record-batch.ts';
 import { oneGroup } from '../../src/core/shard-layout.ts';
@@ -19,8 +19,21 @@ import type {
   ShardHolding,
   TopicCatalogue,
 } from '../../src/route/broker.ts';
+import type {
+  ForwardedAppend,
+  ForwardedProducePath,
+  ForwardedRead,
+  ForwardedReadAnswer,
+  HeldShard,
+  LeasesMoved,
+  PeerDuties,
+  ReadForwarder,
+} from '../../src/route/peer-duties.ts';
 
 type Topic = ProduceRequest['topic'];
+
+/** One append that another broker forwarded, copied out. */
+export type TakenAppend = ForwardedAppend & { index: number };
 
 export interface StoredRecord {
   key: Buffer | null;
@@ -77,6 +90,17 @@ export class FakeBroker implements Broker {
   /** Everything submitted, with the spans copied out. */
   readonly submitted: ProduceRequest[] = [];
   state = { live: true, ready: true, reasons: [] as string[] };
+  /** Appends of other brokers by message, and how to answer them. Nothing is answered by itself. */
+  readonly taken: {
+    appends: TakenAppend[];
+    answer(index: number, code: ErrorCode | null, baseOffset: number): void;
+  }[] = [];
+  /** What other brokers told or asked for. */
+  readonly notices: LeasesMoved[] = [];
+  readonly ended: { topicId: number; shards: readonly number[] }[] = [];
+  heldShards: HeldShard[] = [];
+  /** Answers reads of other brokers' partitions; null: all are here. */
+  elsewhere: ((read: ForwardedRead) => Promise<ForwardedReadAnswer | null>) | null = null;
   /** Commits wait for `commit()` while true. */
   held = false;
   aborted = 0;
@@ -184,6 +208,32 @@ export class FakeBroker implements Broker {
       });
       if (!this.held && this.#waiting.length === 1) setImmediate(() => this.commit());
     },
+  };
+
+  readonly forwarded: ForwardedProducePath = {
+    limits: { recordBytesMax: 1 << 20, appendBytesMax: 1 << 20 },
+    submitForwarded: (appends, answer) => {
+      if (this.faults.submit) throw this.faults.submit;
+      const taken: TakenAppend[] = [];
+      appends.forEach((append, index) => {
+        taken.push({ ...append, bytes: Buffer.from(append.bytes), index });
+      });
+      this.taken.push({ appends: taken, answer });
+    },
+  };
+
+  readonly reads: ReadForwarder = {
+    isElsewhere: () => this.elsewhere !== null,
+    forward: async (_topicId, _partition, read) => (this.elsewhere ? this.elsewhere(read) : null),
+  };
+
+  readonly duties: PeerDuties = {
+    leasesMoved: (notice) => this.notices.push(notice),
+    endTopic: async (topicId, shards) => {
+      if (this.faults.submit) throw this.faults.submit;
+      this.ended.push({ topicId, shards });
+    },
+    held: () => this.heldShards,
   };
 
   readonly fetch = {

@@ -18,6 +18,7 @@ import { Lane } from '../../workers/lane.ts';
 import type { LaneReply, SequencerReply } from '../../workers/messages.ts';
 import { Sequencer } from '../../workers/sequencer.ts';
 import { allocateCounters, CountersReader, ThreadCounters } from '../../workers/shared-counters.ts';
+import { allHere, noCarrier } from './fake-places.ts';
 
 const LANES = 2;
 export const SHARDS = 3;
@@ -38,7 +39,7 @@ export class InlineBroker {
   readonly #agent: AgentLoop;
   readonly #fetch: FetchRouter;
   readonly #lanes: Lane[] = [];
-  readonly #memory = allocateCounters(LANES + 1);
+  readonly #memory = allocateCounters(LANES + 2);
   #sequencer: Sequencer | null = null;
 
   constructor(store: MetadataStore, objects: ObjectStore) {
@@ -50,8 +51,11 @@ export class InlineBroker {
     const clock = systemClock;
     const limits = { inFlightBytesMax: 64 << 20, recordBytesMax: 1 << 20, appendBytesMax: 1 << 20 };
     this.produceRouter = new ProduceRouter({
-      settings: { laneCount: LANES, ...limits },
+      settings: { laneCount: LANES, layout: oneGroup(SHARDS), ...limits },
       clock,
+      places: allHere,
+      carrier: noCarrier,
+      counters: new ThreadCounters(this.#memory, LANES + 1),
       toLane: (lane, bytes) => this.#later(() => this.#lanes[lane].fromMain({ type: 'produce', bytes })),
       topicDeleted: (topic) => this.topicDeleted(topic),
     });
@@ -60,6 +64,7 @@ export class InlineBroker {
       layout: oneGroup(SHARDS),
       clock,
       toLane: (lane, request) => this.#later(() => this.#lanes[lane].fromMain(request)),
+      mayServe: () => true,
       confirmHolder: async () => true,
       stillThere: async () => true,
       topicDeleted: (topic) => this.topicDeleted(topic),

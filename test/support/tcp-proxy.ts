@@ -1,7 +1,8 @@
 /**
  * A TCP proxy that misbehaves on request, for tests of what stands between a client and its server: delay, silence
- * in one direction (a reply lost after success, a request that never arrives), silence in both (half open), refusal,
- * cut connections. Owns: connections and bytes. Does not own: what the bytes mean. Loopback only.
+ * in one direction (a reply lost after success, a request that never arrives), silence in both (half open), a stall
+ * after which everything arrives late, refusal, cut connections. Owns: connections and bytes. Does not own: what the
+ * bytes mean. Loopback only.
  */
 
 import type { AddressInfo } from 'node:net';
@@ -17,9 +18,17 @@ export interface TcpFaults {
   dropsReplies: boolean;
   /** New connections are ended at once. */
   refuses: boolean;
+  /** Nothing passes in either direction until `heal`; then all of it does, late, as after a network's outage. */
+  stalls: boolean;
 }
 
-const NO_FAULTS: TcpFaults = { delayMs: 0, dropsRequests: false, dropsReplies: false, refuses: false };
+const NO_FAULTS: TcpFaults = {
+  delayMs: 0,
+  dropsRequests: false,
+  dropsReplies: false,
+  refuses: false,
+  stalls: false,
+};
 
 export class TcpProxy {
   readonly port: number;
@@ -28,6 +37,8 @@ export class TcpProxy {
   accepted = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** Resolves with the next `heal`. */
+  #healed = Promise.withResolvers<void>();
 
   private constructor(server: Server, targetPort: number) {
     this.#server = server;
@@ -54,6 +65,8 @@ export class TcpProxy {
 
   heal(): void {
     this.faults = { ...NO_FAULTS };
+    this.#healed.resolve();
+    this.#healed = Promise.withResolvers<void>();
   }
 
   /** Resets every connection there is. */
@@ -63,6 +76,7 @@ export class TcpProxy {
   }
 
   async stop(): Promise<void> {
+    this.heal();
     this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
   }
@@ -84,8 +98,11 @@ export class TcpProxy {
     let before: Promise<unknown> = Promise.resolve();
     from.on('data', (bytes) => {
       if (isDropped()) return;
-      const { delayMs } = this.faults;
+      // Counted from its arrival, so that many pieces do not add up.
+      const dueMs = performance.now() + this.faults.delayMs;
       before = before.then(async () => {
+        if (this.faults.stalls) await this.#healed.promise;
+        const delayMs = dueMs - performance.now();
         if (delayMs > 0) await sleepMs(delayMs);
         if (!to.destroyed) to.write(bytes);
       });

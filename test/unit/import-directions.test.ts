@@ -22,8 +22,17 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/observe/': ['src/core/', 'workers/', 'type storage/', 'type src/route/', 'type src/server/'],
   'src/route/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
   'src/agent/': ['src/core/', 'workers/', 'type index/', 'type storage/', 'type src/route/'],
+  'src/peer/': ['src/core/', 'src/protocol/', 'workers/', 'type src/route/', 'type storage/'],
   'src/group/': ['src/core/', 'workers/', 'type index/', 'type storage/'],
-  'src/server/': ['src/core/', 'src/protocol/', 'src/route/', 'src/agent/', 'src/group/', 'type storage/'],
+  'src/server/': [
+    'src/core/',
+    'src/protocol/',
+    'src/route/',
+    'src/peer/',
+    'src/agent/',
+    'src/group/',
+    'type storage/',
+  ],
   'src/setting-values.ts': [],
   'src/settings.ts': ['src/core/', 'src/setting-values.ts'],
   'src/version.ts': [],
@@ -33,7 +42,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   'src/move/': ['src/core/', 'src/cluster-stamp.ts', 'src/agent/', 'storage/'],
   'src/load/': ['src/core/', 'src/client/', 'src/version.ts', 'type storage/'],
   'src/compose.ts': ['*'],
-  'src/start-checks.ts': ['src/core/', 'src/settings.ts', 'src/agent/', 'storage/'],
+  'src/start-checks.ts': ['src/core/', 'src/settings.ts', 'src/agent/', 'type src/peer/', 'storage/'],
   'src/cli/': ['*'],
   'src/main.ts': ['src/cli/'],
   'index/': ['src/core/', 'type storage/'],
@@ -58,8 +67,8 @@ const PACKAGES: Record<string, readonly string[]> = {
   piscina: ['workers/'],
   'prom-client': ['src/observe/'],
   'sorted-btree': ['index/'],
-  typebox: ['src/protocol/http/', 'src/server/http/', 'src/load/'],
-  undici: ['src/client/', 'src/agent/', 'src/load/'],
+  typebox: ['src/protocol/http/', 'src/protocol/peer/', 'src/server/http/', 'src/peer/', 'src/load/'],
+  undici: ['src/client/', 'src/peer/', 'src/load/'],
 };
 
 /** Modules of Node that do input or output: not for the pure parts. */

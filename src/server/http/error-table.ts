@@ -50,7 +50,7 @@ export const HTTP_ERRORS: Readonly<Record<ErrorCode, HttpError>> = {
   'body-too-large': { status: 413, errorCode: 413 },
   'item-too-large': { status: 413, errorCode: 41392 },
   fenced: { status: 503, errorCode: 50390, retryAfterS: 1 },
-  'cluster-mismatch': INTERNAL,
+  'cluster-mismatch': { status: 409, errorCode: 40993 },
   'schema-too-new': INTERNAL,
   'schema-too-old': INTERNAL,
   'corrupt-object': CORRUPT,
@@ -71,6 +71,7 @@ export const HTTP_ERRORS: Readonly<Record<ErrorCode, HttpError>> = {
   'object-store-unknown': { status: 504, errorCode: 50490 },
   'deadline-exceeded': { status: 504, errorCode: 50490 },
   'thread-lost': { status: 504, errorCode: 50490 },
+  'peer-lost': { status: 504, errorCode: 50490 },
 };
 
 /** What the body says of an error; members as in ErrorBody of the schemas. */

@@ -13,18 +13,21 @@ import findMyWay from 'find-my-way';
 import type { Clock } from '../../core/clock.ts';
 import { StreamHouseError } from '../../core/errors.ts';
 import { isJsonBody, PLAIN_JSON } from '../../protocol/http/media-type.ts';
+import { PEER_PRODUCE_PATH } from '../../protocol/peer/peer-headers.ts';
 import type { Broker } from '../../route/broker.ts';
 import { clusterRoutes } from './cluster-routes.ts';
 import { connectionFaultAnswer, connectionFaultText } from './connection-fault.ts';
 import type { DoorAdmission, DoorContext, HttpDoorSettings } from './door-context.ts';
 import { type BodySink, type DoorConnection, DoorRequest } from './door-request.ts';
+import { beginForwarded } from './forward-endpoint.ts';
 import { GatheredWrites } from './gathered-writes.ts';
 import type { HttpObserver } from './http-observer.ts';
+import { internalRoutes } from './internal-routes.ts';
 import { openApiText } from './openapi.ts';
 import { operationRoutes } from './operation-routes.ts';
 import { PARTITION_ROUTE, ProduceEndpoint, refuseBody, startBody, TOPIC_ROUTE } from './produce-endpoint.ts';
 import { Responder } from './responder.ts';
-import { METHODS, partitionNumber, type Reply, type Route } from './route.ts';
+import { METHODS, partitionNumber, pathOf, type Reply, type Route } from './route.ts';
 import { topicRoutes } from './topic-routes.ts';
 import { ZONE_BROKER_HEADER, ZONE_HEADER, ZonePointer } from './zone-pointer.ts';
 
@@ -34,8 +37,8 @@ interface DoorSocket extends Socket {
   [CONNECTION]: DoorConnection;
 }
 
-/** What find-my-way stores for a path: a route, or that it is one of the two of produce. */
-type Target = Route | 'produce';
+/** What find-my-way stores for a path: a route, or that it is one of those that take records. */
+type Target = Route | 'produce' | 'forwarded';
 
 /** Answers above this are counted as bytes held until the client has taken them. */
 const COUNTED_ANSWER_BYTES = 64 * 1024;
@@ -131,6 +134,8 @@ class NodeHttpDoor implements HttpDoor {
     };
     for (const route of routes) add(route.method, route.path, route);
     for (const path of [TOPIC_ROUTE, PARTITION_ROUTE]) add('POST', path, 'produce');
+    for (const route of internalRoutes()) add(route.method, route.path, route);
+    add('POST', PEER_PRODUCE_PATH, 'forwarded');
   }
 
   #onConnection(socket: DoorSocket): void {
@@ -203,6 +208,10 @@ class NodeHttpDoor implements HttpDoor {
     }
     const target = found.store as Target;
     const { params } = found;
+    if (target === 'forwarded') {
+      beginForwarded(this.#context, request, response);
+      return;
+    }
     if (target === 'produce') {
       if (search !== '') throw new StreamHouseError('malformed-request', 'no query parameter is taken here');
       const partition = params.partition === undefined ? -1 : partitionNumber(params.partition);
@@ -278,15 +287,17 @@ class NodeHttpDoor implements HttpDoor {
 
   #reply(request: DoorRequest, response: ServerResponse, reply: Reply): void {
     const bytes = typeof reply.body === 'string' ? Buffer.from(reply.body) : reply.body;
-    const held = bytes === null || bytes.length <= COUNTED_ANSWER_BYTES ? 0 : bytes.length;
-    if (held > 0 && !this.#context.admission.answers.admit(held)) {
+    const counted = bytes === null || bytes.length <= COUNTED_ANSWER_BYTES ? 0 : bytes.length;
+    const held = reply.admitted ?? counted;
+    if (reply.admitted === undefined && held > 0 && !this.#context.admission.answers.admit(held)) {
       this.#responder.error(request, response, {
         code: 'overloaded',
         message: 'too many bytes of answers under way; ask for fewer or try again',
       });
       return;
     }
-    this.#responder.send(request, response, reply.status, reply.contentType, bytes);
+    const extra = reply.retryAfter === undefined ? [] : ['Retry-After', reply.retryAfter];
+    this.#responder.send(request, response, reply.status, reply.contentType, bytes, extra);
     if (held > 0) this.#releaseWhenSent(request, response, held);
   }
 
@@ -368,13 +379,6 @@ class NodeHttpDoor implements HttpDoor {
       });
     });
   }
-}
-
-/** The path of a request target, which may be a whole URL (RFC 9112 section 3.2.2). */
-function pathOf(target: string): string {
-  if (!target.startsWith('http://')) return target;
-  const slash = target.indexOf('/', 7);
-  return slash === -1 ? '/' : target.slice(slash);
 }
 
 function isIdle(connection: DoorConnection): boolean {

@@ -115,13 +115,14 @@ export function startBody(
   request: DoorRequest,
   response: ServerResponse,
   sink: BodySink,
+  bodyBytesMax = context.settings.bodyBytesMax,
 ): void {
-  const { settings } = context;
   const admission = context.admission.bodies;
   const declared = request.declaredBytes();
-  if (declared > settings.bodyBytesMax) refuseBody(context, request, response, 'too-large');
-  else if (declared > 0 && !admission.admit(declared)) refuseBody(context, request, response, 'not-admitted');
-  else request.collect(sink, admission, declared, settings.bodyBytesMax);
+  const refuse = (fault: BodyFault) => refuseBody(context, request, response, fault, bodyBytesMax);
+  if (declared > bodyBytesMax) refuse('too-large');
+  else if (declared > 0 && !admission.admit(declared)) refuse('not-admitted');
+  else request.collect(sink, admission, declared, bodyBytesMax);
 }
 
 /** Answers a request whose body could not be taken. */
@@ -130,8 +131,8 @@ export function refuseBody(
   request: DoorRequest,
   response: ServerResponse,
   fault: BodyFault,
+  bodyBytesMax = context.settings.bodyBytesMax,
 ): void {
-  const { bodyBytesMax } = context.settings;
   const error: PlainError =
     fault === 'too-large'
       ? { code: 'body-too-large', message: `the body is over the limit of ${bodyBytesMax} bytes` }

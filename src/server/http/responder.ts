@@ -23,6 +23,13 @@ export const DISCARD_BYTES_MAX = 64 * 1024;
 /** A status of our own for the observer: the client had gone. */
 const CLIENT_GONE = 499;
 
+/** An answer that has begun. Whether anybody still reads it makes no difference to who writes it. */
+export interface AnswerStream {
+  write(bytes: Buffer): void;
+  /** Exactly once. */
+  end(): void;
+}
+
 export class Responder {
   readonly #observer: HttpObserver;
   readonly #clock: Clock;
@@ -91,6 +98,26 @@ export class Responder {
     response.writeHead(status, headers);
     if (bytes === null) response.end();
     else response.end(bytes);
+  }
+
+  /** Begins an answer 200 that comes in pieces; its status line goes out at once. */
+  stream(request: DoorRequest, response: ServerResponse, contentType: string): AnswerStream {
+    const headers = ['Content-Type', contentType];
+    if (this.#isLast(request, response)) headers.push('Connection', 'close');
+    if (!response.destroyed) {
+      response.writeHead(200, headers);
+      response.flushHeaders();
+    }
+    let bytesOut = 0;
+    return {
+      write: (bytes) => {
+        bytesOut += bytes.length;
+        if (!response.destroyed) response.write(bytes);
+      },
+      end: () => {
+        if (this.#settle(request, response, 200, bytesOut)) response.end();
+      },
+    };
   }
 
   error(

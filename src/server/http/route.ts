@@ -8,6 +8,8 @@ import Type from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
 import { StreamHouseError } from '../../core/errors.ts';
 import { NoQuery } from '../../protocol/http/schemas.ts';
+import type { PeerIdentity } from '../../protocol/peer/peer-headers.ts';
+import type { Broker } from '../../route/broker.ts';
 import type { DoorContext } from './door-context.ts';
 import type { DoorRequest } from './door-request.ts';
 
@@ -19,6 +21,9 @@ export interface Reply {
   status: number;
   contentType: string;
   body: string | Uint8Array | null;
+  retryAfter?: string | undefined;
+  /** Bytes of the body that were admitted already. */
+  admitted?: number;
 }
 
 /** A checked request as its handler sees it. */
@@ -66,6 +71,18 @@ export interface Route {
     search: string,
     body: Buffer | null,
   ): Reply | Promise<Reply>;
+}
+
+/** This broker as its peers know it. */
+export function identityOf({ cluster, info }: Broker): PeerIdentity {
+  return { clusterId: cluster.clusterId, incarnation: () => info.incarnation };
+}
+
+/** The path (and query) of a request target, which may be a whole URL (RFC 9112 section 3.2.2). */
+export function pathOf(target: string): string {
+  if (!target.startsWith('http://')) return target;
+  const slash = target.indexOf('/', 7);
+  return slash === -1 ? '/' : target.slice(slash);
 }
 
 const PARTITION_MAX = 2147483647;

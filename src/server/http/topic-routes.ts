@@ -16,10 +16,11 @@ import {
   TopicNames,
   TopicV2,
 } from '../../protocol/http/schemas.ts';
-import type { Broker, FetchResult, ProduceRequest } from '../../route/broker.ts';
+import { checkPeerHeaders, isFromPeer } from '../../protocol/peer/peer-headers.ts';
+import type { Broker, ProduceRequest } from '../../route/broker.ts';
 import type { DoorContext } from './door-context.ts';
 import type { DoorRequest } from './door-request.ts';
-import { defineRoute, type Reply, type Route } from './route.ts';
+import { defineRoute, identityOf, pathOf, type Reply, type Route } from './route.ts';
 
 type Topic = ProduceRequest['topic'];
 
@@ -63,20 +64,19 @@ function partitionsV2(broker: Broker, topic: Topic) {
   );
 }
 
-/** Fetches with a signal that follows the client and the door, so that neither waits for a long poll. */
-async function fetchUntil(
+/** Runs with a signal that follows the client and the door, so that neither waits for a long poll; null: aborted. */
+async function untilGone<T>(
   context: DoorContext,
   request: DoorRequest,
-  fetch: (signal: AbortSignal) => Promise<FetchResult[]>,
-): Promise<FetchResult | null> {
+  run: (signal: AbortSignal) => Promise<T>,
+): Promise<T | null> {
   const gone = new AbortController();
   const abort = () => gone.abort();
   request.onGone(abort);
   context.closing.addEventListener('abort', abort, { once: true });
   if (context.closing.aborted) abort();
   try {
-    const [result] = await fetch(gone.signal);
-    return result;
+    return await run(gone.signal);
   } catch (error) {
     // Whoever ended the wait wants no error: the answer is empty, or nobody is there to read it.
     if (gone.signal.aborted) return null;
@@ -84,6 +84,38 @@ async function fetchUntil(
   } finally {
     context.closing.removeEventListener('abort', abort);
   }
+}
+
+/**
+ * The answer of the broker that holds the partition; null: it is to be read here; 'ended': the client or the door ended
+ * the wait. What another broker sent is never sent on: it is answered here or not at all.
+ */
+async function readElsewhere(
+  context: DoorContext,
+  request: DoorRequest,
+  topic: Topic,
+  partition: number,
+  waitMs: number,
+): Promise<Reply | null | 'ended'> {
+  const { broker, admission } = context;
+  if (isFromPeer(request.headers)) {
+    checkPeerHeaders(request.headers, identityOf(broker));
+    return null;
+  }
+  const { topicId } = topic;
+  if (!broker.reads.isElsewhere(topicId, partition)) return null;
+  const found = await untilGone(context, request, async (signal) => {
+    const answer = await broker.reads.forward(topicId, partition, {
+      target: pathOf(request.url as string),
+      accept: request.headers.accept,
+      waitMs,
+      signal,
+      admit: (bytes) => admission.answers.admit(bytes),
+      release: (bytes) => admission.answers.release(bytes),
+    });
+    return { answer };
+  });
+  return found === null ? 'ended' : found.answer;
 }
 
 async function readRecordsOf(
@@ -99,6 +131,10 @@ async function readRecordsOf(
   }
   const { fetch, topics } = context.broker;
   const topic = await topics.getWithPartition(name, partition);
+  const contentType = format === 'json' ? JSON_V2 : BINARY_V2;
+  const elsewhere = await readElsewhere(context, request, topic, partition, query.timeout ?? 0);
+  if (elsewhere === 'ended') return { status: 200, contentType, body: '[]' };
+  if (elsewhere !== null) return elsewhere;
   let offset: number;
   if (query.offset === undefined || query.offset === 'earliest' || query.offset === 'latest') {
     const bounds = await fetch.bounds(topic, partition);
@@ -108,7 +144,7 @@ async function readRecordsOf(
     throw new StreamHouseError('malformed-request', 'query parameter offset is beyond 2^53');
   }
   const bytesMax = query.max_bytes ?? MAX_BYTES_DEFAULT;
-  const result = await fetchUntil(context, request, (signal) =>
+  const results = await untilGone(context, request, (signal) =>
     fetch.fetch([{ topic, partition, offset, bytesMax }], {
       bytesMax,
       bytesMin: 1,
@@ -116,8 +152,8 @@ async function readRecordsOf(
       signal,
     }),
   );
-  const contentType = format === 'json' ? JSON_V2 : BINARY_V2;
-  if (result === null) return { status: 200, contentType, body: '[]' };
+  if (results === null) return { status: 200, contentType, body: '[]' };
+  const [result] = results;
   if (result.error !== null) throw StreamHouseError.fromPlain(result.error);
   const body = encodeFetchedRecords({ topic: name, partition, offset }, result.batches, format);
   return { status: 200, contentType, body };
@@ -180,8 +216,12 @@ export function topicRoutes(): Route[] {
         description: 'With timestamp also the first record not older; null if there is none.',
         schema: OffsetsAnswer,
       },
-      async handle({ broker }, { params, query }) {
+      async handle(context, { params, query, request }) {
+        const { broker } = context;
         const topic = await broker.topics.getWithPartition(params.topic, params.partition);
+        const elsewhere = await readElsewhere(context, request, topic, params.partition, 0);
+        if (elsewhere === 'ended') throw new StreamHouseError('shutting-down', 'the broker is stopping');
+        if (elsewhere !== null) return elsewhere;
         const bounds = await broker.fetch.bounds(topic, params.partition);
         const answer = { beginning_offset: bounds.logStart, end_offset: bounds.nextOffset };
         if (query.timestamp === undefined) return kafkaJson(answer);

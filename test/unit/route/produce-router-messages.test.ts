@@ -6,10 +6,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { systemClock } from '../../../src/core/clock.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import type { ProduceRequest, ProduceResult } from '../../../src/route/broker.ts';
 import { ProduceRouter } from '../../../src/route/produce-router.ts';
 import type { Topic } from '../../../storage/metadata/metadata-store.ts';
 import { AnswerWriter, forEachProduce } from '../../../workers/append-codec.ts';
+import { allHere, noCarrier } from '../../support/fake-places.ts';
 
 const TOPIC: Topic = {
   topicId: 3,
@@ -32,8 +34,17 @@ function rig(laneIsUp: () => boolean = () => true): Rig {
   const messages: Uint8Array[] = [];
   const results: (ProduceResult | undefined)[] = [];
   const router = new ProduceRouter({
-    settings: { laneCount: 1, inFlightBytesMax: 64 * MIB, recordBytesMax: MIB, appendBytesMax: 16 * MIB },
+    settings: {
+      laneCount: 1,
+      layout: oneGroup(8),
+      inFlightBytesMax: 64 * MIB,
+      recordBytesMax: MIB,
+      appendBytesMax: 16 * MIB,
+    },
     clock: systemClock,
+    places: allHere,
+    carrier: noCarrier,
+    counters: { add: () => undefined },
     topicDeleted: () => undefined,
     toLane: (_, bytes) => {
       if (!laneIsUp()) return false;
