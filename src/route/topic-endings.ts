@@ -1,5 +1,5 @@
 /**
- * Brings a deleted topic's end to all shards, wherever they are held. Owns: who is asked for which shards, and which
+ * Brings a deleted topic's end to all shards of its group, wherever they are held. Owns: who is asked for which shards, and which
  * of them have it already. Does not own: when it is tried again (topic-service), the entry itself (batching worker).
  * Main thread.
  *
@@ -8,7 +8,7 @@
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { operatingError, StreamHouseError } from '../core/errors.ts';
 import { PLACE_WAIT_MS_MAX } from '../core/limits.ts';
-import { type ShardLayout, shardsOfTopic } from '../core/shard-layout.ts';
+import { type ShardLayout, shardRangeOf, shardsOfTopic } from '../core/shard-layout.ts';
 import type { PeerAddress, ShardPlace, ShardPlaces } from './shard-places.ts';
 
 export interface TopicEndingsParts {
@@ -39,7 +39,7 @@ export class TopicEndings {
     this.#parts = parts;
   }
 
-  /** Appends TopicDeleted to all shards. Rejects if one of them was not reached: then it is to be called again. */
+  /** Appends TopicDeleted to all shards in which the topic may lie. Rejects if one of them was not reached: then it is to be called again. */
   async end(topicId: number): Promise<void> {
     const done = this.#doneOf(topicId);
     const failures: StreamHouseError[] = [];
@@ -101,8 +101,12 @@ export class TopicEndings {
    * 'topic-not-found', 'invalid-request'.
    */
   async endForPeer(topicId: number, shards: readonly number[]): Promise<void> {
-    if (shards.some((shard) => shard >= this.#parts.layout.shardCount)) {
-      throw new StreamHouseError('invalid-request', `there are ${this.#parts.layout.shardCount} shards`);
+    const { first, count } = shardRangeOf(this.#parts.layout, topicId);
+    if (shards.some((shard) => shard < first || shard >= first + count)) {
+      throw new StreamHouseError(
+        'invalid-request',
+        `topic ${topicId} has the shards from ${first} to ${first + count - 1}`,
+      );
     }
     const found = await this.#parts.store.listDeletedTopics({ afterTopicId: topicId - 1, limit: 1 });
     if (found[0]?.topicId !== topicId) {

@@ -1,7 +1,7 @@
 /**
  * The catalogue as the doors use it: validation, the cache, and the broker's duties behind a deletion. Owns: the
- * rules for names, counts and configs; finishing deletions. Does not own: the catalogue (storage/metadata).
- * Main thread.
+ * rules for names, counts and configs. Does not own: the catalogue (storage/metadata), finishing deletions
+ * (topic-deletions). Main thread.
  *
  * A deletion frees the name in the catalogue first; then TopicDeleted is appended to every shard of the topic's
  * group, and only when all have it is the deleted topic forgotten. What a crash interrupts, the next start finishes.
@@ -13,27 +13,21 @@
  */
 import type { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import type { Topic } from '../../storage/metadata/metadata-store.ts';
-import { type Clock, sleep } from '../core/clock.ts';
+import { sleep } from '../core/clock.ts';
 import { operatingError, StreamHouseError } from '../core/errors.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../core/ids.ts';
 import { TOPIC_NAME_CHARACTERS_MAX } from '../core/limits.ts';
-import type { ShardLayout } from '../core/shard-layout.ts';
+import { groupOfTopic } from '../core/shard-layout.ts';
 import type { TopicCatalogue } from './broker.ts';
 import { bindToGroup, checkChangeable, checkTopicConfigs } from './topic-configs.ts';
+import { TopicDeletions, type TopicDeletionsParts } from './topic-deletions.ts';
 
-export interface TopicServiceParts {
+export interface TopicServiceParts extends TopicDeletionsParts {
   store: CachedMetadataStore;
-  layout: ShardLayout;
-  clock: Clock;
-  /** Appends TopicDeleted to all shards; rejects when one of them is not held. */
-  appendTopicDeleted(topicId: number): Promise<void>;
   /** How long a look-up took that the cache answered, us; told of one in 64. */
   peekedUs(us: number): void;
-  warn(message: string, fields: Record<string, unknown>): void;
 }
 
-/** Between two tries to finish deletions, ms. */
-const DELETION_PAUSE_MS = 1000;
 const DELETIONS_PAGE = 100;
 /** Look-ups of which one is timed. */
 const PEEKS_PER_SAMPLE = 64;
@@ -43,13 +37,12 @@ const DELETION_WAIT_MS_MAX = 5000;
 
 export class TopicService implements TopicCatalogue {
   readonly #parts: TopicServiceParts;
-  #finishing: Promise<void> | null = null;
-  #again = false;
-  readonly #stopped = new AbortController();
+  readonly #deletions: TopicDeletions;
   #peeks = 0;
 
   constructor(parts: TopicServiceParts) {
     this.#parts = parts;
+    this.#deletions = new TopicDeletions(parts);
   }
 
   peek(name: string): Topic | undefined {
@@ -123,33 +116,36 @@ export class TopicService implements TopicCatalogue {
 
   /** Sees to it that deleted topics of this name are refused by all shards. */
   async #endEarlier(name: string, otherwise: 'not-leader' | 'deadline-exceeded'): Promise<void> {
-    if (!(await this.#isEnding(name))) return;
-    await this.#deletionsFinished();
-    if (!(await this.#isEnding(name))) return;
+    const groups = await this.#endingIn(name);
+    if (groups.size === 0) return;
+    await this.#ended(groups);
+    if ((await this.#endingIn(name)).size === 0) return;
     throw new StreamHouseError(
       otherwise,
       `an earlier topic ${name} is deleted, but not all shards know of it yet; try again`,
     );
   }
 
-  /** Whether a deleted topic of this name may still be written to; not by us any more. */
-  async #isEnding(name: string): Promise<boolean> {
+  /** Groups where a deleted topic of this name may still be written to; not by us any more. */
+  async #endingIn(name: string): Promise<Set<string>> {
+    const groups = new Set<string>();
     for (let afterTopicId = 0; ; ) {
       const topics = await this.#parts.store.listDeletedTopics({ afterTopicId, limit: DELETIONS_PAGE });
-      const ending = topics.find((topic) => topic.name === name);
-      if (ending) {
-        this.#parts.store.dropTopic(ending);
-        return true;
+      for (const topic of topics) {
+        if (topic.name !== name) continue;
+        this.#parts.store.dropTopic(topic);
+        groups.add(groupOfTopic(this.#parts.layout, topic.topicId));
       }
-      if (topics.length < DELETIONS_PAGE) return false;
+      if (topics.length < DELETIONS_PAGE) return groups;
       afterTopicId = topics[topics.length - 1].topicId;
     }
   }
 
-  /** Waits until all deletions have reached all shards, or for DELETION_WAIT_MS_MAX. */
-  async #deletionsFinished(): Promise<void> {
+  /** Waits until the deletions of these groups have reached all their shards, or for DELETION_WAIT_MS_MAX. */
+  async #ended(groups: Iterable<string>): Promise<void> {
+    const ended = Promise.all([...groups].map((group) => this.#deletions.finishGroup(group)));
     const over = new AbortController();
-    await Promise.race([this.finishDeletions(), sleep(this.#parts.clock, DELETION_WAIT_MS_MAX, over.signal)]);
+    await Promise.race([ended, sleep(this.#parts.clock, DELETION_WAIT_MS_MAX, over.signal)]);
     over.abort();
   }
 
@@ -168,53 +164,24 @@ export class TopicService implements TopicCatalogue {
 
   async delete(name: string): Promise<void> {
     checkTopicName(name);
+    let topicId: number;
     try {
-      await this.#parts.store.deleteTopic(name);
-    } finally {
-      // Also when its outcome is unknown: what was deleted must reach the shards.
+      ({ topicId } = await this.#parts.store.deleteTopic(name));
+    } catch (error) {
+      // Its outcome may be unknown: what was deleted must reach the shards.
       void this.finishDeletions();
+      throw error;
     }
-    await this.#deletionsFinished();
+    await this.#ended([groupOfTopic(this.#parts.layout, topicId)]);
   }
 
-  /** Sees to it that every deleted topic's end reaches all shards; goes on trying until it did. */
+  /** Sees to it that every deleted topic's end reaches all shards of its group; goes on trying until it did. */
   finishDeletions(): Promise<void> {
-    this.#again = true;
-    this.#finishing ??= this.#finishAll();
-    return this.#finishing;
-  }
-
-  async #finishAll(): Promise<void> {
-    while (this.#again && !this.#stopped.signal.aborted) {
-      this.#again = false;
-      try {
-        await this.#finishOnce();
-      } catch (error) {
-        const failure = operatingError(error);
-        this.#parts.warn('a topic deletion has not reached all shards yet', { error: failure.toPlain() });
-        this.#again = true;
-        await sleep(this.#parts.clock, DELETION_PAUSE_MS, this.#stopped.signal);
-      }
-    }
-    // In the same turn as the last look at #again, so that who asks later begins anew.
-    this.#finishing = null;
-  }
-
-  async #finishOnce(): Promise<void> {
-    const { store } = this.#parts;
-    for (let afterTopicId = 0; ; ) {
-      const topics = await store.listDeletedTopics({ afterTopicId, limit: DELETIONS_PAGE });
-      for (const { topicId } of topics) {
-        await this.#parts.appendTopicDeleted(topicId);
-        await store.forgetDeletedTopic(topicId);
-        afterTopicId = topicId;
-      }
-      if (topics.length < DELETIONS_PAGE) return;
-    }
+    return this.#deletions.finish();
   }
 
   stop(): void {
-    this.#stopped.abort();
+    this.#deletions.stop();
   }
 }
 

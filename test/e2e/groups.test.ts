@@ -7,6 +7,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import { RestClient } from '../../src/client/rest-client.ts';
 import { openMetadata } from '../../storage/metadata/open-metadata-store.ts';
@@ -179,34 +180,92 @@ describe('two groups on SQLite', () => {
 });
 
 describe('two groups on a store that brokers share', () => {
-  it('are served by brokers of their own, whoever else is there', async () => {
-    const metadata = (await sharedPostgres()).storeUrl();
-    const where = [
-      '--metadata',
-      metadata,
-      '--objects',
-      `file:${join(folder, 'shared')}`,
-      '--migrate',
-      ...FAST,
-    ];
-    const light = await BrokerProcess.start([...where, ...GROUPS, '--agent-id', 'light']);
-    const heavy = await BrokerProcess.start([...where, '--group', 'heavy', '--agent-id', 'heavy']);
-    const others = await BrokerProcess.start([...where, '--group', 'heavy', '--agent-id', 'heavy-2']);
+  const started: BrokerProcess[] = [];
+  after(async () => {
+    await Promise.all(started.map((broker) => broker.stop()));
+  });
+  let metadata: string;
+
+  async function start(id: string, ...more: string[]): Promise<BrokerProcess> {
+    const where = ['--metadata', metadata, '--objects', `file:${join(folder, 'shared')}`, '--migrate'];
+    const deaths = ['--heartbeat', '200ms', '--dead-agent', '1s'];
+    const broker = await BrokerProcess.start([...where, ...FAST, ...deaths, '--agent-id', id, ...more]);
+    started.push(broker);
+    return broker;
+  }
+
+  async function groupsOfHolders(): Promise<(string | undefined)[]> {
+    const opened = await openMetadata(metadata, { role: 'reader' });
     try {
-      const opened = await openMetadata(metadata, { role: 'reader' });
       const agents = new Map((await opened.store.listAgents()).map((agent) => [agent.incarnation, agent]));
-      const groups = (await opened.store.listLeases()).map(({ holder }) => agents.get(holder)?.group);
-      await opened.close();
-      assert.deepEqual(groups.slice(0, 3), ['default', 'default', 'default']);
-      // Those that change hands among the brokers of their group may be nobody's.
-      for (const group of groups.slice(3)) assert(group === 'heavy' || group === undefined, `${groups}`);
-      assert(groups.includes('heavy'));
-      await on(light.url, ['topics', 'create', 'a', '-p', String(PARTITIONS)]);
-      await fill(light.url, 'a', 'of a');
-      assert.deepEqual(await valuesOf(light.url, 'a'), new Array(PARTITIONS).fill(['of a']));
-      assert.deepEqual(await shardsWithRecords(metadata), [0, 1, 2]);
+      return (await opened.store.listLeases()).map(({ holder }) => agents.get(holder)?.group);
     } finally {
-      await Promise.all([light, heavy, others].map((broker) => broker.stop()));
+      await opened.close();
     }
+  }
+
+  it('are served by brokers of their own, whichever is asked, and by nobody else', async () => {
+    metadata = (await sharedPostgres()).storeUrl();
+    const light = await start('light', ...GROUPS);
+    const heavy = await start('heavy', '--group', 'heavy');
+    const others = await start('heavy-2', '--group', 'heavy');
+    for (const deadline = Date.now() + 20_000; ; ) {
+      const groups = await groupsOfHolders();
+      const isSettled = groups.every((group, shard) => group === (shard < 3 ? 'default' : 'heavy'));
+      if (isSettled) break;
+      assert(Date.now() < deadline, `${groups}`);
+      await sleep(100);
+    }
+    for (const [topic, group, url] of [
+      ['a', 'default', heavy.url],
+      ['b', 'heavy', light.url],
+    ]) {
+      await on(url, ['topics', 'create', topic, '-p', String(PARTITIONS), '--group', group]);
+      await fill(url, topic, `of ${topic}`);
+      if (topic === 'a') assert.deepEqual(await shardsWithRecords(metadata), [0, 1, 2]);
+    }
+    for (const { url } of [light, heavy, others]) {
+      assert.deepEqual(await valuesOf(url, 'a'), new Array(PARTITIONS).fill(['of a']));
+      assert.deepEqual(await valuesOf(url, 'b'), new Array(PARTITIONS).fill(['of b']));
+    }
+    const shown = JSON.parse(await on(light.url, ['shards', 'list', '--json'])) as { group: string }[];
+    assert.deepEqual(
+      shown.map(({ group }) => group),
+      [...new Array(3).fill('default'), ...new Array(5).fill('heavy')],
+    );
+  });
+
+  it('do without one another: where a group has no broker, the other goes on, deletions too', async () => {
+    const [light, heavy, others] = started;
+    await Promise.all([heavy.kill(), others.kill()]);
+    await sleep(2000);
+    await on(light.url, ['topics', 'create', 'c', '-p', String(PARTITIONS)]);
+    await fill(light.url, 'c', 'of c');
+    const client = new RestClient(light.url);
+    const [answer] = await client
+      .produce('b', [{ partition: 0, value: 'refused' }], 'json')
+      .catch((e) => [{ error: e }]);
+    await client.close();
+    assert.match(String(answer.error), /is not served at the moment; nothing was stored/);
+    // b's end reaches nobody, and keeps its name; c's is finished at once.
+    await on(light.url, ['topics', 'delete', 'b']);
+    const again = await cli(['topics', 'create', 'b', '--url', light.url]);
+    assert.match(again.stderr, /an earlier topic b is deleted, but not all shards know of it yet/);
+    const startMs = Date.now();
+    await on(light.url, ['topics', 'delete', 'c']);
+    assert(Date.now() - startMs < 3000, `c was deleted after ${Date.now() - startMs} ms`);
+    await on(light.url, ['topics', 'create', 'c', '-p', '3']);
+    assert.deepEqual((await groupsOfHolders()).slice(0, 3), ['default', 'default', 'default']);
+    await start('heavy-3', '--group', 'heavy');
+    await on(light.url, ['topics', 'create', 'b', '-p', String(PARTITIONS)]);
+    await fill(light.url, 'b', 'of the new b');
+    assert.deepEqual(await valuesOf(light.url, 'b'), new Array(PARTITIONS).fill(['of the new b']));
+  });
+
+  it('leave nothing wrong behind', async () => {
+    await Promise.all(started.map((broker) => broker.stop()));
+    const args = ['verify', '--metadata', metadata, '--objects', `file:${join(folder, 'shared')}`];
+    const { code, stdout, stderr } = await cli(args);
+    assert.equal(code, 0, stdout + stderr);
   });
 });

@@ -9,7 +9,7 @@
  */
 import { partitionKey, partitionOfKey, shardOf, topicIdOfKey } from '../../src/core/ids.ts';
 import { type Random, seededRandom } from '../../src/core/random.ts';
-import { oneGroup } from '../../src/core/shard-layout.ts';
+import { oneGroup, type ShardLayout } from '../../src/core/shard-layout.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryObjectStore } from '../../storage/objects/memory-object-store.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
@@ -46,6 +46,13 @@ export interface SimResult {
 }
 
 const SHARDS = 2;
+const TWO_GROUPS: ShardLayout = {
+  shardCount: SHARDS,
+  groups: [
+    { name: 'one', shards: 1 },
+    { name: 'other', shards: 1 },
+  ],
+};
 /** Topic 1 has these; topic 2, the one that is deleted, two. */
 const PARTITIONS = 4;
 /** Bound of the healed part: everything must be served and answered by then, virtual ms. */
@@ -128,7 +135,8 @@ class Simulation implements BrokerWorld, ClientWorld {
       slicesMax: 3 + random.below(4),
       // From the seed, not drawn: a seed keeps its course.
       objectPer: seed % 8 === 7 ? 'partition' : 'window',
-      layout: oneGroup(SHARDS),
+      // Likewise: topics 1 and 2 in one group, or each in a shard of its own.
+      layout: seed % 4 === 2 ? TWO_GROUPS : oneGroup(SHARDS),
       uploadsInFlightMax: 1 + random.below(4),
       uploadDeadlineMs: 150,
       checkpointLogBytes: 150 + random.below(1200),
@@ -138,8 +146,13 @@ class Simulation implements BrokerWorld, ClientWorld {
     this.indexBytes = random.below(2) === 0 ? 1500 : 100_000;
     this.tailCacheBytes = random.below(2) === 0 ? 600 : 100_000;
     this.#troubledMs = 700 + random.below(1300);
-    this.#truth = new StoreTruth(this.#state, this.#stored, SHARDS, this.coverage, strict, (what) =>
-      this.violate(what),
+    this.#truth = new StoreTruth(
+      this.#state,
+      this.#stored,
+      this.settings.layout,
+      this.coverage,
+      strict,
+      (what) => this.violate(what),
     );
     const storeClock = { wallMs: () => 0, monotonicMs: () => 0, after: () => ({ cancel: () => undefined }) };
     this.#objects = this.#watchedObjects(new MemoryObjectStore(storeClock));
@@ -217,7 +230,7 @@ class Simulation implements BrokerWorld, ClientWorld {
 
   brokerFor(topicId: number, partition: number): SimBroker | null {
     if (this.#troubled && this.random.below(25) === 0) return this.#anyBroker();
-    return this.#leaders[shardOf(topicId, partition, oneGroup(SHARDS))];
+    return this.#leaders[shardOf(topicId, partition, this.settings.layout)];
   }
 
   #anyBroker(): SimBroker {

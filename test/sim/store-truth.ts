@@ -7,7 +7,7 @@
 import { decodePage, refsOfPage } from '../../index/page-codec.ts';
 import { PAGE_REFS_MAX } from '../../index/page-fold.ts';
 import { partitionKey, shardOf } from '../../src/core/ids.ts';
-import { oneGroup } from '../../src/core/shard-layout.ts';
+import type { ShardLayout } from '../../src/core/shard-layout.ts';
 import type { MetadataMethod } from '../../storage/metadata/forwarding-metadata-store.ts';
 import type { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import type {
@@ -55,7 +55,7 @@ export class StoreTruth {
   readonly partitions = new Map<number, PartitionTruth>();
   readonly #state: MemoryMetadataState;
   readonly #objects: Map<string, Uint8Array>;
-  readonly #shardCount: number;
+  readonly #layout: ShardLayout;
   readonly #coverage: CoverageCounts;
   readonly #violate: (what: string) => void;
   readonly #strict: boolean;
@@ -65,18 +65,18 @@ export class StoreTruth {
   constructor(
     state: MemoryMetadataState,
     objects: Map<string, Uint8Array>,
-    shardCount: number,
+    layout: ShardLayout,
     coverage: CoverageCounts,
     strict: boolean,
     violate: (what: string) => void,
   ) {
     this.#state = state;
     this.#objects = objects;
-    this.#shardCount = shardCount;
+    this.#layout = layout;
     this.#coverage = coverage;
     this.#strict = strict;
     this.#violate = violate;
-    for (let i = 0; i < shardCount; i++) {
+    for (let i = 0; i < layout.shardCount; i++) {
       this.#shards.push({ seq: 0, epoch: 0, holder: 0, pointer: null, trimmedThrough: 0 });
     }
   }
@@ -164,8 +164,7 @@ export class StoreTruth {
 
   #sliceCommitted(name: string, row: LogEntry, entry: SlicesEntry, slice: EntrySlice): void {
     const { topicId, partition, baseOffset, recordCount, position, length } = slice;
-    if (shardOf(topicId, partition, oneGroup(this.#shardCount)) !== row.shard)
-      this.#fail(`${name}: a foreign partition`);
+    if (shardOf(topicId, partition, this.#layout) !== row.shard) this.#fail(`${name}: a foreign partition`);
     const id = entry.objects[slice.objectIndex];
     const objectName = `${id.incarnation}-${id.number}`;
     const found = this.#state.objects.get(id.incarnation)?.get(id.number);
@@ -194,7 +193,7 @@ export class StoreTruth {
     const key = partitionKey(topicId, partition);
     let truth = this.partitions.get(key);
     if (!truth) {
-      const shard = shardOf(topicId, partition, oneGroup(this.#shardCount));
+      const shard = shardOf(topicId, partition, this.#layout);
       truth = { shard, segments: [], indexOfBase: new Map(), payloads: [], deleted: false };
       this.partitions.set(key, truth);
     }
