@@ -234,9 +234,8 @@ class ComposedBroker {
       groupOf: () => group,
       take: (leases) => this.#threads.toSequencer({ type: 'take', leases }),
       release: (shards) => this.#threads.toSequencer({ type: 'release', shards }),
-      notify: () =>
-        Promise.reject(new StreamHouseError('not-leader', 'agents do not speak to one another yet')),
-      changed: () => undefined,
+      notify: (agent, notice) => this.#peers.client.notify(agent, notice),
+      changed: (shard) => this.#places.changed(shard),
       agentGone: () => void this.#topics.finishDeletions(),
       replaced: (error) => this.#fail(error),
       reaped: () => this.#threads.terminate('batching-worker'),
