@@ -104,3 +104,32 @@ test('a broker that stops hands its shards over before others would have looked'
     [],
   );
 });
+
+test('a notice is only a hint: one that lies costs nobody a shard', async (t) => {
+  const start = await cluster(t);
+  const [a, b] = [await start('a'), await start('b')];
+  await until('both have their share', async () => (await holds(a, 32)()) && (await holds(b, 32)()));
+  await create(a, 'orders');
+  const produceAll = async () => {
+    const path = (partition: number) => `/topics/orders/partitions/${partition}`;
+    const body = { records: [{ value: 1 }] };
+    const answers = await Promise.all(
+      Array.from({ length: PARTITIONS }, (_, partition) => call(b, 'POST', path(partition), body)),
+    );
+    return answers.map(({ status }) => status);
+  };
+  const fine = new Array(PARTITIONS).fill(200);
+  assert.deepEqual(await produceAll(), fine);
+  const [one, other] = await Promise.all([a, b].map((broker) => call(broker, 'GET', '/internal/v1/who')));
+  const headers = {
+    'content-type': 'application/json',
+    'streamhouse-cluster': one.json.clusterId,
+    'streamhouse-from': String(one.json.incarnation),
+    'streamhouse-to': String(other.json.incarnation),
+  };
+  const shards = Array.from({ length: SHARDS }, (_, shard) => ({ shard, epoch: 2 ** 52 }));
+  const body = JSON.stringify({ leaving: false, shards });
+  const told = await fetch(`${b.broker.url}/internal/v1/leases-moved`, { method: 'POST', headers, body });
+  assert.equal(told.status, 204);
+  assert.deepEqual(await produceAll(), fine);
+});
