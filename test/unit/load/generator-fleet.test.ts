@@ -27,11 +27,12 @@ function fleetFor(topic: string, batches: number) {
   server.addTopic(topic, 4);
   const heard = { acked: 0, latencies: 0 };
   const fleet = GeneratorFleet.start({
-    url: server.url,
+    urls: [server.url],
     topic,
     plan,
     scratch: folder,
     readsOffsets: true,
+    retries: false,
     clock: systemClock,
     heard: (interval, latencies) => {
       heard.acked += interval.acked;
