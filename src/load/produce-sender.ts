@@ -15,8 +15,9 @@ import { RecordValues } from './record-value.ts';
 
 const CONTENT_TYPE = { 'content-type': 'application/vnd.kafka.json.v2+json' };
 const TIMEOUT_MS = 60_000;
-/** So long a broker that could not be reached gets no requests, if there are others. */
-const AWAY_MS = 1000;
+/** So long a broker that could not be reached gets no requests, if there are others; longer each time. */
+const AWAY_MS_MIN = 1000;
+const AWAY_MS_MAX = 16_000;
 
 /** One request: the records of this generator with these indexes. */
 export interface Batch {
@@ -63,6 +64,7 @@ interface Door {
   pool: Pool;
   path: string;
   awayUntilMs: number;
+  awayMs: number;
 }
 
 export class ProduceSender {
@@ -89,7 +91,7 @@ export class ProduceSender {
       connectTimeout: 5000,
     });
     const path = `${pathname.replace(/\/+$/, '')}/topics/${encodeURIComponent(topic)}`;
-    return { url, pool, path, awayUntilMs: 0 };
+    return { url, pool, path, awayUntilMs: 0, awayMs: AWAY_MS_MIN };
   }
 
   /** There is one more; it gets its turn, and as many connections as the others have. */
@@ -113,7 +115,8 @@ export class ProduceSender {
     batch.sentMs = clock.monotonicMs();
     const door = this.#nextDoor(batch.sentMs);
     const ended = (of: Batch, result: BatchResult): void => {
-      if (result.isDisconnected) door.awayUntilMs = clock.monotonicMs() + AWAY_MS;
+      if (!result.isDisconnected) door.awayMs = AWAY_MS_MIN;
+      else leave(door, clock.monotonicMs());
       done(of, result);
     };
     door.pool.dispatch(
@@ -149,6 +152,13 @@ export class ProduceSender {
     }
     return `${body}]}`;
   }
+}
+
+/** Many requests fail of one absence. */
+function leave(door: Door, nowMs: number): void {
+  if (nowMs < door.awayUntilMs) return;
+  door.awayUntilMs = nowMs + door.awayMs;
+  door.awayMs = Math.min(door.awayMs * 2, AWAY_MS_MAX);
 }
 
 class Answer implements Dispatcher.DispatchHandler {
