@@ -4,6 +4,7 @@
  * follow one another. Does not own: the store.
  */
 import { shardOf } from '../src/core/ids.ts';
+import { oneGroup } from '../src/core/shard-layout.ts';
 import type { LogEntry, MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { encodeEntry } from '../workers/entry-codec.ts';
 import { sliceBody, TOPIC_ID, upTo, WALL_MS } from './sample-appends.ts';
@@ -32,7 +33,8 @@ export class PackedFlushes {
   /** These partitions by shard. */
   byShard(partitions: readonly number[]): number[][] {
     const byShard: number[][] = this.#seqs.map(() => []);
-    for (const partition of partitions) byShard[shardOf(TOPIC_ID, partition, byShard.length)].push(partition);
+    for (const partition of partitions)
+      byShard[shardOf(TOPIC_ID, partition, oneGroup(byShard.length))].push(partition);
     return byShard;
   }
 

@@ -11,6 +11,7 @@ import assert from 'node:assert/strict';
 import type { Clock } from '../src/core/clock.ts';
 import { StreamHouseError } from '../src/core/errors.ts';
 import { partitionKey, shardOf } from '../src/core/ids.ts';
+import type { ShardLayout } from '../src/core/shard-layout.ts';
 import { BlockLedger } from './block-ledger.ts';
 import { type IndexCounters, NO_COUNTERS } from './index-counters.ts';
 import { replaceRefs } from './merge-replace.ts';
@@ -29,7 +30,7 @@ export const LOCATE_REFS_MAX = 1024;
 
 export interface SegmentIndexOptions {
   /** The cluster's. */
-  shardCount: number;
+  layout: ShardLayout;
   /** For the blocks in memory of this lane; see `budgetBytes`. */
   budgetBytes: number;
   findPages: FindPages;
@@ -45,7 +46,7 @@ export interface PartitionBounds {
 }
 
 export class SegmentIndex {
-  readonly #shardCount: number;
+  readonly #layout: ShardLayout;
   readonly #clock: Clock;
   readonly #counters: IndexCounters;
   readonly #ledger: BlockLedger;
@@ -54,7 +55,7 @@ export class SegmentIndex {
   readonly #shards: (ShardIndex | undefined)[];
 
   constructor(options: SegmentIndexOptions) {
-    this.#shardCount = options.shardCount;
+    this.#layout = options.layout;
     this.#clock = options.clock;
     this.#counters = options.counters ?? NO_COUNTERS;
     this.#ledger = new BlockLedger(
@@ -63,7 +64,7 @@ export class SegmentIndex {
       options.onPressure ?? (() => undefined),
     );
     this.#loader = new PageLoader(options.findPages, this.#ledger, this.#counters);
-    this.#shards = new Array<ShardIndex | undefined>(options.shardCount).fill(undefined);
+    this.#shards = new Array<ShardIndex | undefined>(options.layout.shardCount).fill(undefined);
   }
 
   // -- What it weighs ------------------------------------------------------------------------------------
@@ -103,10 +104,7 @@ export class SegmentIndex {
     const state = new ShardIndex(shard, pointerSeq);
     for (const fold of folds) {
       const { topicId, partition } = fold;
-      assert(
-        shardOf(topicId, partition, this.#shardCount) === shard,
-        `${topicId}/${partition} not of ${shard}`,
-      );
+      assert(shardOf(topicId, partition, this.#layout) === shard, `${topicId}/${partition} not of ${shard}`);
       const owner = new PartitionIndex(state, topicId, partition);
       owner.logStart = fold.logStart;
       owner.nextOffset = fold.nextOffset;
@@ -224,7 +222,7 @@ export class SegmentIndex {
    * exists is the catalogue's to say); undefined if its shard is not open here.
    */
   bounds(topicId: number, partition: number): PartitionBounds | undefined {
-    const state = this.#shards[shardOf(topicId, partition, this.#shardCount)];
+    const state = this.#shards[shardOf(topicId, partition, this.#layout)];
     if (state === undefined) return undefined;
     const owner = state.partitions.get(partitionKey(topicId, partition));
     if (owner === undefined) return { logStart: 0, nextOffset: 0 };
@@ -359,10 +357,7 @@ export class SegmentIndex {
     const key = partitionKey(topicId, partition);
     let owner = state.partitions.get(key);
     if (owner === undefined) {
-      assert(
-        shardOf(topicId, partition, this.#shardCount) === state.shard,
-        `${topicId}/${partition} elsewhere`,
-      );
+      assert(shardOf(topicId, partition, this.#layout) === state.shard, `${topicId}/${partition} elsewhere`);
       owner = new PartitionIndex(state, topicId, partition);
       state.partitions.set(key, owner);
     }
@@ -371,7 +366,7 @@ export class SegmentIndex {
 
   /** For look-ups: undefined for a partition without records; the offset, if any, is in range. */
   #ownerOf(topicId: number, partition: number, offset: number | undefined): PartitionIndex | undefined {
-    const shard = shardOf(topicId, partition, this.#shardCount);
+    const shard = shardOf(topicId, partition, this.#layout);
     const state = this.#shards[shard];
     if (state === undefined) throw notHeld(shard);
     const owner = state.partitions.get(partitionKey(topicId, partition));

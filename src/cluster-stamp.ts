@@ -17,6 +17,7 @@ import type { Clock } from './core/clock.ts';
 import { StreamHouseError } from './core/errors.ts';
 import { withoutSecrets } from './core/printable-url.ts';
 import type { Random } from './core/random.ts';
+import { layoutOf, type ShardLayout } from './core/shard-layout.ts';
 
 export interface JoinClusterParts {
   store: MetadataStore;
@@ -24,7 +25,7 @@ export interface JoinClusterParts {
   metadataUrl: string;
   objectsUrl: string;
   /** For a cluster that does not exist yet. */
-  shardCount: number;
+  layout: ShardLayout;
   clock: Clock;
   random: Random;
 }
@@ -47,7 +48,7 @@ export async function joinCluster(parts: JoinClusterParts): Promise<ClusterInfo>
       (await store.initCluster({
         clusterId: random.hex(CLUSTER_ID_BYTES),
         storeIncarnation: random.hex(CLUSTER_ID_BYTES),
-        shardCount: parts.shardCount,
+        ...layoutOf(parts.layout),
         createdAtMs: Math.max(0, Math.floor(clock.wallMs())),
       }));
     checkNotMoved(cluster, parts);

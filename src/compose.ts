@@ -25,6 +25,7 @@ import { joinAddress } from './core/host-port.ts';
 import { shardOf } from './core/ids.ts';
 import { FETCH_BYTES_MAX } from './core/limits.ts';
 import { systemRandom } from './core/random.ts';
+import { groupOfShard, layoutOf } from './core/shard-layout.ts';
 import { brokerGauges } from './observe/broker-gauges.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
@@ -40,8 +41,15 @@ import { TopicEndings } from './route/topic-endings.ts';
 import { TopicService } from './route/topic-service.ts';
 import { HTTP_DOOR_DEFAULTS } from './server/http/door-context.ts';
 import { createHttpDoor, type HttpDoor } from './server/http/http-door.ts';
-import { type Settings, splitAddress } from './settings.ts';
-import { checkListenAddress, makeDataDirectory, refuseBesideOthers } from './start-checks.ts';
+import { newLayout, type Settings, splitAddress } from './settings.ts';
+import {
+  checkGroups,
+  checkLayout,
+  checkListenAddress,
+  makeDataDirectory,
+  refuseBesideOthers,
+  unheededShards,
+} from './start-checks.ts';
 import { packageVersion } from './version.ts';
 
 /** Time for the first takeover of all shards; beyond it something is wrong and the start fails. */
@@ -75,15 +83,19 @@ export async function startBroker(settings: Settings): Promise<RunningBroker> {
     openMetadata(settings.metadata, { role: 'broker', migrate: settings.migrate }),
   );
   try {
+    await checkGroups(metadata.store, settings);
     const joining = joinCluster({
       store: metadata.store,
       metadataUrl: settings.metadata,
       objectsUrl: settings.objects,
-      shardCount: settings.shards,
+      layout: newLayout(settings),
       clock,
       random: systemRandom,
     });
     const cluster = await naming('objects', joining);
+    checkLayout(cluster, settings);
+    const unheeded = unheededShards(cluster, settings);
+    if (unheeded !== null) log.warn({ cluster: cluster.clusterId }, unheeded);
     await refuseBesideOthers({
       store: metadata.store,
       settings,
@@ -171,7 +183,7 @@ class ComposedBroker {
     this.#peers = this.#makePeers();
     this.#topicEnds = new TopicEndRequests((request) => this.#threads.toSequencer(request));
     this.#endings = new TopicEndings({
-      shardCount: cluster.shardCount,
+      layout: layoutOf(cluster),
       places: this.#places,
       store: this.#store,
       endHere: (topicId, shards) => this.#topicEnds.end(topicId, shards),
@@ -180,7 +192,7 @@ class ComposedBroker {
     this.#produce = this.#makeProduce();
     this.#fetch = new FetchRouter({
       laneCount,
-      shardCount: cluster.shardCount,
+      layout: layoutOf(cluster),
       clock,
       toLane: (lane, request) => this.#threads.toLane(lane, request),
       mayServe: () => this.#agent.mayServe(),
@@ -209,13 +221,14 @@ class ComposedBroker {
     return new CachedMetadataStore(countedMetadata(this.#metadata.store, this.#clock, this.#counters), {
       clock: this.#clock,
       observer: countedCache(this.#counters),
-      shardCount: this.#cluster.shardCount,
+      layout: layoutOf(this.#cluster),
       settings: { topicCountMax: topicCacheMax, topicMsMax: topicCacheTtlMs },
     });
   }
 
   #makeAgent(): AgentLoop {
     const { agentId, zone, group, heartbeatMs, deadAgentMs, metadata } = this.#settings;
+    const isAlone = hasOneOwner(metadata);
     return new AgentLoop({
       settings: {
         agentId,
@@ -225,18 +238,18 @@ class ComposedBroker {
         shardCount: this.#cluster.shardCount,
         heartbeatMs,
         deadAgentMs,
-        isAlone: hasOneOwner(metadata),
+        isAlone,
       },
       store: this.#store,
       clock: this.#clock,
       random: systemRandom,
       address: () => this.#address,
-      groupOf: () => group,
+      // Where no other broker can be, this one serves every group.
+      groupOf: (shard) => (isAlone ? group : groupOfShard(this.#cluster, shard)),
       take: (leases) => this.#threads.toSequencer({ type: 'take', leases }),
       release: (shards) => this.#threads.toSequencer({ type: 'release', shards }),
-      notify: () =>
-        Promise.reject(new StreamHouseError('not-leader', 'agents do not speak to one another yet')),
-      changed: () => undefined,
+      notify: (agent, notice) => this.#peers.client.notify(agent, notice),
+      changed: (shard) => this.#places.changed(shard),
       agentGone: () => void this.#topics.finishDeletions(),
       replaced: (error) => this.#fail(error),
       reaped: () => this.#threads.terminate('batching-worker'),
@@ -248,7 +261,7 @@ class ComposedBroker {
   #makePeers(): Peers {
     return new Peers({
       self: { clusterId: this.#cluster.clusterId, incarnation: () => this.#agent.incarnation },
-      shardCount: this.#cluster.shardCount,
+      layout: layoutOf(this.#cluster),
       places: this.#places,
       clock: this.#clock,
       counters: this.#counters,
@@ -263,7 +276,7 @@ class ComposedBroker {
     return new ProduceRouter({
       settings: {
         laneCount: lanes,
-        shardCount: this.#cluster.shardCount,
+        layout: layoutOf(this.#cluster),
         inFlightBytesMax,
         recordBytesMax,
         appendBytesMax: bodyBytesMax,
@@ -284,13 +297,13 @@ class ComposedBroker {
       settings: {
         laneCount,
         lane: {
-          shardCount: this.#cluster.shardCount,
+          layout: layoutOf(this.#cluster),
           indexBytes: Math.floor(settings.indexBytes / laneCount),
           tailCacheBytes: settings.tailCacheBytes,
           blockCacheBytes: Math.floor(settings.blockCacheBytes / laneCount),
         },
         sequencer: {
-          shardCount: this.#cluster.shardCount,
+          layout: layoutOf(this.#cluster),
           windowMs: settings.flushWindowMs,
           bytesMax: settings.flushBytes,
           slicesMax: settings.flushSlicesMax,
@@ -330,6 +343,7 @@ class ComposedBroker {
   #makeTopics(): TopicService {
     return new TopicService({
       store: this.#store,
+      layout: layoutOf(this.#cluster),
       clock: this.#clock,
       appendTopicDeleted: (topicId) => this.#endings.end(topicId),
       peekedUs: (us) => this.#counters.observe('topicCacheHitUs', us),
@@ -354,7 +368,7 @@ class ComposedBroker {
         agent,
         store: this.#store,
         clock: this.#clock,
-        shardOf: (topicId, partition) => shardOf(topicId, partition, this.#cluster.shardCount),
+        shardOf: (topicId, partition) => shardOf(topicId, partition, this.#cluster),
         heldBy: (peer) => this.#peers.client.held(peer),
       }),
       produce: this.#produce,

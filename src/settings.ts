@@ -15,6 +15,14 @@ import { StreamHouseError } from './core/errors.ts';
 import { splitAddress } from './core/host-port.ts';
 import { BODY_BYTES_MAX_DEFAULT, CONNECTIONS_MAX, RECORD_BYTES_MAX_DEFAULT } from './core/limits.ts';
 import { withoutSecrets } from './core/printable-url.ts';
+import {
+  formatShardGroups,
+  GROUPS_MAX,
+  oneGroup,
+  parseShardGroups,
+  SHARDS_MAX,
+  type ShardLayout,
+} from './core/shard-layout.ts';
 import { formatBytes, formatDuration, parseBytes, parseDuration } from './setting-values.ts';
 
 export { splitAddress };
@@ -112,7 +120,7 @@ export const SETTINGS = {
     default: 'default',
     pattern: NAME,
     patternText: NAME_TEXT,
-    help: 'Group of brokers that share the work.',
+    help: 'Group of brokers to which this one belongs: they share the shards of the group, and so its topics.',
   },
   advertise: {
     type: 'address',
@@ -125,8 +133,14 @@ export const SETTINGS = {
     default: null,
     defaultText: '8 on SQLite and DynamoDB, 64 elsewhere',
     min: 1,
-    max: 1024,
+    max: SHARDS_MAX,
     help: 'Metadata shards of a new cluster; an existing cluster keeps its own number.',
+  },
+  shardGroups: {
+    type: 'text',
+    default: null,
+    defaultText: 'default, with all shards',
+    help: 'Groups of a new cluster and the shards of each: default:48,heavy:16. Topics that name no group belong to the first. An existing cluster refuses others than its own.',
   },
   lanes: {
     type: 'count',
@@ -300,9 +314,17 @@ type ValueOf<S extends SettingSpec> = S extends NumberSetting
       ? S['choices'][number]
       : string;
 
-/** What `serve` runs on. Frozen. Everything has a value; `advertise` null stands for the address bound. */
+/** Settings that may have no value. */
+type OptionalSetting = 'advertise' | 'shards' | 'shardGroups';
+
+/**
+ * What `serve` runs on. Frozen. `advertise` null stands for the address bound; `shards` and `shardGroups` are null
+ * unless they were given: see `newLayout`.
+ */
 export type Settings = Readonly<
-  { [N in Exclude<SettingName, 'advertise'>]: ValueOf<(typeof SETTINGS)[N]> } & { advertise: string | null }
+  { [N in Exclude<SettingName, OptionalSetting>]: ValueOf<(typeof SETTINGS)[N]> } & {
+    [N in OptionalSetting]: ValueOf<(typeof SETTINGS)[N]> | null;
+  }
 >;
 
 /** One raw value and where it came from, for messages. */
@@ -508,13 +530,11 @@ function derive(draft: Record<string, unknown>): Settings {
   // As it was given: whoever makes the directory finds it again in both URLs.
   const folder = (draft.data as string).replace(/(?<=.)\/+$/, '');
   const metadata = (draft.metadata as string | null) ?? `sqlite:${folder}/metadata.db`;
-  const backend = metadata.slice(0, metadata.indexOf(':'));
   return {
     ...(draft as unknown as Settings),
     metadata,
     objects: (draft.objects as string | null) ?? `file:${folder}/objects`,
     agentId: (draft.agentId as string | null) ?? agentIdOfHost(hostname()),
-    shards: (draft.shards as number | null) ?? (['sqlite', 'dynamodb', 'memory'].includes(backend) ? 8 : 64),
     lanes: (draft.lanes as number | null) ?? Math.min(64, Math.max(1, availableParallelism() >> 1)),
   };
 }
@@ -523,7 +543,15 @@ function agentIdOfHost(host: string): string {
   return host.replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 100) || 'broker';
 }
 
-/** Pairs of settings that do not go together. */
+/** The shards of a cluster that is made with these settings. */
+export function newLayout({ metadata, shards, shardGroups }: Settings): ShardLayout {
+  const given = shardGroups === null ? null : parseShardGroups(shardGroups);
+  if (given !== null) return given;
+  const backend = metadata.slice(0, metadata.indexOf(':'));
+  return oneGroup(shards ?? (['sqlite', 'dynamodb', 'memory'].includes(backend) ? 8 : 64));
+}
+
+/** Pairs of settings that do not go together, and those that are more than a text. */
 function checkTogether(settings: Settings, given: Map<SettingName, Given>): void {
   const atMost = (small: SettingName, large: SettingName): void => {
     if ((settings[small] as number) <= (settings[large] as number)) return;
@@ -533,6 +561,7 @@ function checkTogether(settings: Settings, given: Map<SettingName, Given>): void
     );
     throw wrong(source, `${a} must not be above ${b}`);
   };
+  checkShardGroups(settings, given);
   atMost('recordBytesMax', 'bodyBytesMax');
   atMost('bodyBytesMax', 'inFlightBytesMax');
   atMost('flushBytes', 'inFlightBytesMax');
@@ -547,6 +576,22 @@ function checkTogether(settings: Settings, given: Map<SettingName, Given>): void
   const source =
     given.get('blockCacheBytes')?.source ?? given.get('lanes')?.source ?? flagOf('blockCacheBytes');
   throw wrong(source, `${settings.lanes} lanes need a block cache of at least ${formatBytes(blocksMin)}`);
+}
+
+function checkShardGroups({ shards, shardGroups }: Settings, given: Map<SettingName, Given>): void {
+  if (shardGroups === null) return;
+  const source = given.get('shardGroups')?.source ?? flagOf('shardGroups');
+  const layout = parseShardGroups(shardGroups);
+  if (layout === null) {
+    throw wrong(
+      source,
+      `${shown(shardGroups)} is not NAME:SHARDS,... (like default:48,heavy:16), each name once, ${NAME_TEXT}, ` +
+        `with at most ${GROUPS_MAX} groups and ${SHARDS_MAX} shards in all`,
+    );
+  }
+  if (shards === null || shards === layout.shardCount) return;
+  const groups = formatShardGroups(layout.groups);
+  throw wrong(source, `${groups} are ${layout.shardCount} shards, and shards says ${shards}`);
 }
 
 /** The settings for a log: URLs without user names, passwords and key-like parameters. */

@@ -1,6 +1,7 @@
 /**
  * What is looked at before a broker's parts are made, so that what cannot work ends with one line and leaves nothing
- * behind. Owns: the data directory, the listen address, the other brokers. Does not own: the stores. Main thread.
+ * behind. Owns: the data directory, the listen address, the shards' groups, the other brokers. Does not own: the stores.
+ * Main thread.
  */
 import { once } from 'node:events';
 import { mkdir, open, stat } from 'node:fs/promises';
@@ -11,8 +12,15 @@ import { makeDirectories } from '../storage/objects/make-directories.ts';
 import { findLiveAgent } from './agent/live-agents.ts';
 import type { Clock } from './core/clock.ts';
 import { StreamHouseError } from './core/errors.ts';
+import {
+  formatShardGroups,
+  groupNames,
+  hasGroup,
+  parseShardGroups,
+  type ShardLayout,
+} from './core/shard-layout.ts';
 import type { Who } from './peer/peer-client.ts';
-import { type Settings, splitAddress } from './settings.ts';
+import { newLayout, type Settings, splitAddress } from './settings.ts';
 
 /** Nothing is made where both URLs point elsewhere. 'invalid-setting'. */
 export async function makeDataDirectory({ data, metadata, objects }: Settings): Promise<void> {
@@ -75,6 +83,39 @@ async function isAlive({ store, clock, clusterId, who, info }: OtherBrokers, age
 export function fitsVersion(one: string, other: string): boolean {
   const [a, b] = [one, other].map((version) => version.split('.'));
   return a[0] === b[0] && (a[0] !== '0' || a[1] === b[1]);
+}
+
+/**
+ * A broker of a group that the cluster does not have would never serve anything, and groups that it was not made with
+ * cannot be had. Before there is a cluster: the one that would be made. 'invalid-setting'.
+ */
+export async function checkGroups(store: MetadataStore, settings: Settings): Promise<void> {
+  checkLayout((await store.getCluster()) ?? newLayout(settings), settings);
+}
+
+/** 'invalid-setting' unless the settings fit the cluster's groups. */
+export function checkLayout(layout: ShardLayout, { group, shardGroups }: Settings): void {
+  if (shardGroups !== null) {
+    const asked = formatShardGroups(parseShardGroups(shardGroups)?.groups ?? []);
+    const own = formatShardGroups(layout.groups);
+    if (asked !== own) {
+      throw new StreamHouseError(
+        'invalid-setting',
+        `setting shard-groups: the cluster was made with ${own} and keeps that; ${asked} is another`,
+      );
+    }
+  }
+  if (hasGroup(layout, group)) return;
+  throw new StreamHouseError(
+    'invalid-setting',
+    `setting group: the cluster has no group ${group}; its groups: ${groupNames(layout)}`,
+  );
+}
+
+/** A number of shards that was asked for and is not obeyed, in words; null if there is none. */
+export function unheededShards({ shardCount }: ShardLayout, { shards }: Settings): string | null {
+  if (shards === null || shards === shardCount) return null;
+  return `the cluster was made with ${shardCount} shards and keeps them: setting shards (${shards}) has no effect`;
 }
 
 /** An address that cannot be listened on is told before anything is created. 'conflict', 'invalid-setting'. */

@@ -68,7 +68,7 @@ export class BrokerThreads {
   constructor(parts: BrokerThreadsParts) {
     this.#parts = parts;
     const { laneCount, sequencer } = parts.settings;
-    this.#knownSeq = new SharedArrayBuffer(sequencer.shardCount * Float64Array.BYTES_PER_ELEMENT);
+    this.#knownSeq = new SharedArrayBuffer(sequencer.layout.shardCount * Float64Array.BYTES_PER_ELEMENT);
     this.#lanes = new ThreadLanePool(laneCount, {
       reply: (lane, reply) => parts.events.laneReply(lane, reply),
       ended: (lane, error) => this.#laneEnded(lane, error),

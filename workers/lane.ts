@@ -8,6 +8,7 @@ import { SegmentIndex } from '../index/segment-index.ts';
 import type { Clock } from '../src/core/clock.ts';
 import { operatingError, type PlainError, StreamHouseError } from '../src/core/errors.ts';
 import { laneOf, partitionKey } from '../src/core/ids.ts';
+import type { ShardLayout } from '../src/core/shard-layout.ts';
 import type { MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { AnswerWriter, forEachProduce } from './append-codec.ts';
 import { decodeCheckpoint } from './checkpoint-codec.ts';
@@ -28,7 +29,7 @@ import { TailCache } from './tail-cache.ts';
 export interface LaneSettings {
   lane: number;
   laneCount: number;
-  shardCount: number;
+  layout: ShardLayout;
   /** For the index blocks of this lane. */
   indexBytes: number;
   /** For the newest objects, once for the process. */
@@ -82,7 +83,7 @@ export class Lane {
     const { settings, store, clock, counters } = parts;
     this.#tail = new TailCache(settings.tailCacheBytes);
     this.#index = new SegmentIndex({
-      shardCount: settings.shardCount,
+      layout: settings.layout,
       budgetBytes: settings.indexBytes,
       findPages: (requests) => store.findPages(requests),
       clock,

@@ -11,6 +11,7 @@
 import type { Clock, Timer } from '../src/core/clock.ts';
 import { type ErrorCode, operatingError, type StreamHouseError } from '../src/core/errors.ts';
 import { shardOf } from '../src/core/ids.ts';
+import type { ShardLayout } from '../src/core/shard-layout.ts';
 import type { ObjectStore } from '../storage/objects/object-store.ts';
 import { bufferOver } from './append-codec.ts';
 import { BatchBuilder, forEachAppend, type SealedObject, type SealedSlice } from './batch-builder.ts';
@@ -21,7 +22,7 @@ import type { ThreadCounters } from './shared-counters.ts';
 import { Uploader, type UploaderSettings } from './uploader.ts';
 
 export interface PipelineSettings extends FlushLimits, UploaderSettings {
-  shardCount: number;
+  layout: ShardLayout;
   /** `partition`: every partition of a batch gets an object of its own, to compare with. */
   objectPer: 'window' | 'partition';
   /** Bytes of objects that are sealed and not settled; beyond them appends are refused. */
@@ -125,7 +126,7 @@ export class ObjectPipeline {
     this.#builder.beginChunk(lane, chunk);
     forEachAppend(chunk, (header, position) => {
       count++;
-      const shard = shardOf(header.topicId, header.partition, settings.shardCount);
+      const shard = shardOf(header.topicId, header.partition, settings.layout);
       const code = this.#refusal(epochOf(shard));
       if (code !== null) {
         refused++;

@@ -70,7 +70,7 @@ export class Sequencer {
   constructor(parts: SequencerParts) {
     this.#parts = parts;
     const { objects, clock, counters, incarnation, settings } = parts;
-    this.#knownSeq = parts.knownSeq ?? new Float64Array(settings.shardCount);
+    this.#knownSeq = parts.knownSeq ?? new Float64Array(settings.layout.shardCount);
     this.lanes = new LaneDesk(parts.laneCount, incarnation * PAGE_OUTS_PER_INCARNATION);
     this.#pipeline = new ObjectPipeline({
       settings,
@@ -201,7 +201,7 @@ export class Sequencer {
     return {
       ...this.#logParts(),
       incarnation,
-      shardCount: settings.shardCount,
+      shardCount: settings.layout.shardCount,
       epochsHad: this.#epochsHad,
       nextCommitNumber: () => this.#commitNumber++,
       wasAbandoned: (key, producerId, number) => this.#pipeline.wasAbandoned(key, producerId, number),

@@ -5,6 +5,7 @@
  */
 
 import { seededRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import type { MetadataMethod } from '../../storage/metadata/forwarding-metadata-store.ts';
 import type { IndexPage, Topic } from '../../storage/metadata/metadata-store.ts';
 import { TOPIC_ID, upTo, WALL_MS } from '../sample-appends.ts';
@@ -272,7 +273,13 @@ export const STORE_CALLS: Record<MetadataMethod, (at: FilledStore) => MeasuredCa
     return [{ what: 'last ids', run: () => store.importRows({ lastIds: lastIds() }) }];
   },
   importCluster({ store }) {
-    const cluster = { ...CLUSTER, generation: 1, copiedFrom: null, movedTo: null };
+    const cluster = {
+      ...CLUSTER,
+      ...oneGroup(CLUSTER.shardCount),
+      generation: 1,
+      copiedFrom: null,
+      movedTo: null,
+    };
     return [{ what: 'the same again', run: () => store.importCluster(cluster) }];
   },
   setMovedTo: ({ store }) => [

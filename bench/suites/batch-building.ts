@@ -5,13 +5,14 @@
  */
 import { crc32c } from '../../src/core/crc32c.ts';
 import { partitionKey, shardOf } from '../../src/core/ids.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { bufferOver } from '../../workers/append-codec.ts';
 import { BatchBuilder, forEachAppend, type SealedObject } from '../../workers/batch-builder.ts';
 import { buildAppends } from '../../workers/lane-produce.ts';
 import { type ProduceShape, produceMessage, TOPIC_ID, WALL_MS } from '../sample-appends.ts';
 import { type Suite, TaskSet } from '../suite.ts';
 
-const SHARD_COUNT = 8;
+const LAYOUT = oneGroup(8);
 
 /** As the batching worker does: gathers a lane's message and seals. */
 export function sealMessage(bytes: Uint8Array, number: number): SealedObject {
@@ -19,7 +20,7 @@ export function sealMessage(bytes: Uint8Array, number: number): SealedObject {
   const chunk = bufferOver(bytes);
   builder.beginChunk(0, chunk);
   forEachAppend(chunk, (header, position) =>
-    builder.add(header, shardOf(header.topicId, header.partition, SHARD_COUNT), position),
+    builder.add(header, shardOf(header.topicId, header.partition, LAYOUT), position),
   );
   return builder.seal({ incarnation: 3, number });
 }

@@ -8,6 +8,7 @@ import { type AttributeValue, BatchWriteItemCommand, DynamoDBClient } from '@aws
 import { systemClock } from '../../src/core/clock.ts';
 import { shardOf } from '../../src/core/ids.ts';
 import { systemRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { dynamodbBackend } from '../../storage/metadata/dynamodb/dynamodb-backend.ts';
 import type { LogEntry, MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { StoreCounters } from '../../storage/metadata/store-counters.ts';
@@ -46,7 +47,7 @@ class Flushes {
     this.#store = store;
     this.#byShard = Array.from({ length: SHARD_COUNT }, () => []);
     for (const partition of upTo(partitions)) {
-      this.#byShard[shardOf(TOPIC_ID, partition, SHARD_COUNT)].push(partition);
+      this.#byShard[shardOf(TOPIC_ID, partition, oneGroup(SHARD_COUNT))].push(partition);
     }
   }
 

@@ -12,9 +12,11 @@ import { blankRefs, packRef, type SegmentRef, SegmentRefList } from '../../index
 import { systemClock } from '../../src/core/clock.ts';
 import { shardOf } from '../../src/core/ids.ts';
 import { seededRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { type Suite, TaskSet } from '../suite.ts';
 
 const SHARD_COUNT = 64;
+const LAYOUT = oneGroup(SHARD_COUNT);
 const TOPIC_ID = 7;
 const RECORDS = 3;
 
@@ -23,7 +25,7 @@ const PLACES = 1 << 16;
 
 function newIndex(): SegmentIndex {
   const index = new SegmentIndex({
-    shardCount: SHARD_COUNT,
+    layout: LAYOUT,
     budgetBytes: Number.MAX_SAFE_INTEGER,
     clock: systemClock,
     findPages: () => Promise.reject(new Error('everything is in memory here')),
@@ -34,7 +36,7 @@ function newIndex(): SegmentIndex {
 
 /** Appends the `i`-th segment of a partition. */
 function appendTo(index: SegmentIndex, partition: number, i: number): void {
-  const shard = shardOf(TOPIC_ID, partition, SHARD_COUNT);
+  const shard = shardOf(TOPIC_ID, partition, LAYOUT);
   const seq = index.appliedSeq(shard)! + 1;
   index.append(shard, seq, TOPIC_ID, partition, i * RECORDS, RECORDS, 3, i, i * 80, 80, 1.7e12 + i);
 }

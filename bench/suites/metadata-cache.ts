@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { type Clock, systemClock } from '../../src/core/clock.ts';
 import { shardOf } from '../../src/core/ids.ts';
 import { seededRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import type {
   MetadataCacheKind,
   MetadataCacheObserver,
@@ -24,6 +25,7 @@ import { inScratchDirectory } from '../scratch-directory.ts';
 import { type Suite, type SuiteOptions, type TaskFigures, TaskSet } from '../suite.ts';
 
 const SHARDS = 64;
+const LAYOUT = oneGroup(SHARDS);
 const PARTITIONS = 100;
 const AGENTS = 8;
 /** Look-ups of one run of what is too short to be timed alone. */
@@ -96,7 +98,7 @@ function lookUps(cached: CachedMetadataStore, { store, topics, incarnations }: C
       get: (i) => cached.getPartition(name(i), i % PARTITIONS),
       async store(i) {
         const topic = (await store.getTopic(name(i))) as Topic;
-        return store.readHead(shardOf(topic.topicId, i % PARTITIONS, SHARDS));
+        return store.readHead(shardOf(topic.topicId, i % PARTITIONS, LAYOUT));
       },
     },
     {
@@ -143,7 +145,7 @@ async function warmMinutes({ store, topics }: Cluster, smoke: boolean): Promise<
     hit: () => void tally.hits++,
     miss: () => void tally.misses++,
   };
-  const cached = new CachedMetadataStore(store, { clock, observer, shardCount: SHARDS });
+  const cached = new CachedMetadataStore(store, { clock, observer, layout: LAYOUT });
   const random = seededRandom(3);
   const count = smoke ? 20_000 : WARM_MINUTES * 60 * LOOKUPS_PER_S;
   // Warm is: everything was looked up once.
@@ -205,7 +207,7 @@ async function measure(directory: string, options: SuiteOptions): Promise<TaskFi
   const opened = await openMetadata(`sqlite:${join(directory, 'metadata.db')}`, { role: 'broker' });
   try {
     const cluster = await fill(opened.store, options.smoke ? 16 : 1_000);
-    const parts = { clock: systemClock, observer: NO_OBSERVER, shardCount: SHARDS };
+    const parts = { clock: systemClock, observer: NO_OBSERVER, layout: LAYOUT };
     // Nothing may grow old while it is measured: ages are what the warm minutes are for.
     const hour = 3_600_000;
     const settings = { topicMsMax: hour, partitionMsMax: hour, leaseMsMax: hour, agentMsMax: hour };

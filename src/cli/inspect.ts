@@ -357,7 +357,7 @@ async function inspectSegments(
   const { from: fromOffset, limit = Number.POSITIVE_INFINITY } = options;
   await withMetadata(options, shell, async ({ store, cluster }) => {
     const { topicId } = await topicOf(store, name, partition);
-    const { shard, fold, segments } = await partitionSegments(store, cluster.shardCount, {
+    const { shard, fold, segments } = await partitionSegments(store, cluster, {
       topicId,
       partition,
       fromOffset,

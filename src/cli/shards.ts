@@ -36,6 +36,7 @@ function json(row: Row): Record<string, unknown> {
   const { shard, holder } = row;
   return {
     shard: shard.shard,
+    group: shard.group,
     agent: agentOf(row),
     broker: shard.brokerId,
     epoch: shard.epoch,
@@ -47,13 +48,14 @@ function json(row: Row): Record<string, unknown> {
 }
 
 function text(rows: readonly Row[]): string {
-  const head = ['shard', 'agent', 'broker', 'epoch', 'since', 'head', 'state', 'heartbeat'];
+  const head = ['shard', 'group', 'agent', 'broker', 'epoch', 'since', 'head', 'state', 'heartbeat'];
   return table(
     head,
     rows.map((row) => {
       const { shard, holder } = row;
       return [
         shard.shard,
+        shard.group,
         agentOf(row) ?? '-',
         shard.brokerId ?? '-',
         shard.epoch,

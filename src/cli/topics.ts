@@ -4,6 +4,7 @@
 import type { Command } from 'commander';
 import type { ConfigView, PartitionOffsets, RestClient, TopicView } from '../client/rest-client.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../core/ids.ts';
+import { GROUP_CONFIG } from '../core/shard-layout.ts';
 import { addClientOptions, type ClientOptions, wholeNumber, withClient } from './client-options.ts';
 import { print, type Shell, table, UsageError } from './shell.ts';
 
@@ -27,9 +28,10 @@ export function define(command: Command, shell: Shell): void {
     });
   };
 
-  sub<ClientOptions & { partitions: number; config: string[] }>('create <topic>', 'create a topic', create)
+  sub<CreateOptions>('create <topic>', 'create a topic', create)
     .option('-p, --partitions <count>', 'how many partitions', partitionCount, 1)
-    .option('-c, --config <name=value>', 'a config; may be repeated', gather, []);
+    .option('-c, --config <name=value>', 'a config; may be repeated', gather, [])
+    .option('--group <name>', `the group of brokers that serves it: config ${GROUP_CONFIG}`);
   sub('list', 'list all topics', list);
   sub<ClientOptions & { partitions?: boolean }>(
     'describe <topic>',
@@ -65,12 +67,21 @@ function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
-const create: Act<ClientOptions & { partitions: number; config: string[] }> = async (
-  client,
-  [name],
-  options,
-) => {
+interface CreateOptions extends ClientOptions {
+  partitions: number;
+  config: string[];
+  group?: string;
+}
+
+const create: Act<CreateOptions> = async (client, [name], options) => {
   const configs = pairs(options.config, '--config');
+  const { group } = options;
+  if (group !== undefined) {
+    if ((configs[GROUP_CONFIG] ?? group) !== group) {
+      throw new UsageError(`--group ${group} and --config ${GROUP_CONFIG}=${configs[GROUP_CONFIG]} differ`);
+    }
+    configs[GROUP_CONFIG] = group;
+  }
   const topic = await client.createTopic({ name, partitionCount: options.partitions, configs });
   const text = `created ${topic.name} with ${counted(topic.partitionCount, 'partition')}\n`;
   return { json: topicJson(topic), text };

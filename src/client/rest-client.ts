@@ -40,6 +40,8 @@ export interface BrokerView {
 /** Who holds a shard. */
 export interface ShardView {
   shard: number;
+  /** The group whose brokers may hold it. */
+  group: string;
   /** null: nobody. */
   brokerId: number | null;
   /** null: nobody, or one that is registered no more. */
@@ -409,6 +411,7 @@ function brokerView(row: Record<string, unknown>): BrokerView {
 function shardView(row: Record<string, unknown>): ShardView {
   return {
     shard: wholeNumber(row.shard),
+    group: String(row.group),
     brokerId: row.broker_id === null ? null : wholeNumber(row.broker_id),
     agentId: textOrNull(row.agent_id),
     epoch: wholeNumber(row.epoch),

@@ -3,6 +3,8 @@
  * Does not own: how ids are allocated (storage/metadata) or how objects are keyed (storage/objects).
  */
 
+import type { ShardLayout } from './shard-layout.ts';
+
 /** One batch object: the `number`-th object of agent incarnation `incarnation`; both integers from 0. */
 export interface ObjectId {
   incarnation: number;
@@ -53,9 +55,16 @@ function mix(topicId: number, partition: number, seed: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-/** The shard of a partition. Fixed for the cluster's life, as `shardCount` is. */
-export function shardOf(topicId: number, partition: number, shardCount: number): number {
-  return mix(topicId, partition, 0x5eed0001) % shardCount;
+/** The shard of a partition, one of its topic's group. Fixed for the cluster's life, as the layout is. */
+export function shardOf(topicId: number, partition: number, layout: ShardLayout): number {
+  const hash = mix(topicId, partition, 0x5eed0001);
+  const { groups } = layout;
+  if (groups.length === 1) return hash % layout.shardCount;
+  // Written out: this runs for every append, and shardRangeOf makes an object.
+  const index = topicId % groups.length;
+  let first = 0;
+  for (let i = 0; i < index; i++) first += groups[i].shards;
+  return first + (hash % groups[index].shards);
 }
 
 /** The lane of a partition in this process. Another seed than the shard's, so that every shard spreads over all lanes. */

@@ -13,6 +13,7 @@ import { decodeEntry, type EntrySlice } from '../../workers/entry-codec.ts';
 import { ShardState } from '../../workers/shard-state.ts';
 import { StreamHouseError } from '../core/errors.ts';
 import { type ObjectId, type PartitionId, partitionKey, shardOf } from '../core/ids.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import { readShardLog, type ShardLogReader } from './shard-log.ts';
 
 /** Pages of one call, some 4 KB each. */
@@ -105,11 +106,11 @@ class PartitionLog implements ShardLogReader {
 /** 'corrupt-...' with the position for whatever does not decode; 'entry-not-found', 'page-not-found' for holes. */
 export async function partitionSegments(
   store: MetadataStore,
-  shardCount: number,
+  layout: ShardLayout,
   of: PartitionId & { fromOffset: number },
 ): Promise<PartitionSegments> {
   const key = partitionKey(of.topicId, of.partition);
-  const shard = shardOf(of.topicId, of.partition, shardCount);
+  const shard = shardOf(of.topicId, of.partition, layout);
   const log = new PartitionLog(shard, key);
   await readShardLog(store, shard, log);
   const fold = log.state.partitions.get(key) ?? emptyFold(of.topicId, of.partition);

@@ -13,6 +13,7 @@ import { connectionFailure } from '../core/connection-failure.ts';
 import { StreamHouseError } from '../core/errors.ts';
 import { shardOf } from '../core/ids.ts';
 import { FORWARD_READ_MS_MAX, FORWARD_READS_MAX, PLACE_WAIT_MS_MAX } from '../core/limits.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import { type PeerIdentity, peerHeaders } from '../protocol/peer/peer-headers.ts';
 import type { ForwardedRead, ForwardedReadAnswer, ReadForwarder } from '../route/peer-duties.ts';
 import type { PeerPlace, ShardPlaces } from '../route/shard-places.ts';
@@ -22,7 +23,7 @@ export interface PeerReadsParts {
   self: PeerIdentity;
   pools: PeerPools;
   clock: Clock;
-  shardCount: number;
+  layout: ShardLayout;
   places: Pick<ShardPlaces, 'isHere' | 'find' | 'refused'>;
   counters: Pick<ThreadCounters, 'add'>;
 }
@@ -46,8 +47,8 @@ export class PeerReads implements ReadForwarder {
   }
 
   isElsewhere(topicId: number, partition: number): boolean {
-    const { places, shardCount } = this.#parts;
-    return !places.isHere(shardOf(topicId, partition, shardCount));
+    const { places, layout } = this.#parts;
+    return !places.isHere(shardOf(topicId, partition, layout));
   }
 
   async forward(
@@ -55,8 +56,8 @@ export class PeerReads implements ReadForwarder {
     partition: number,
     read: ForwardedRead,
   ): Promise<ForwardedReadAnswer | null> {
-    const { places, shardCount } = this.#parts;
-    const shard = shardOf(topicId, partition, shardCount);
+    const { places, layout } = this.#parts;
+    const shard = shardOf(topicId, partition, layout);
     for (let tries = 1; ; tries++) {
       const place = await places.find(shard, PLACE_WAIT_MS_MAX);
       if (place.kind === 'here') return null;

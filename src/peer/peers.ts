@@ -3,6 +3,7 @@
  * end. Does not own: what is said (peer-client, peer-appends, peer-reads), which broker holds what
  * (route/shard-places). Main thread.
  */
+import type { ShardLayout } from '../core/shard-layout.ts';
 import type { PeerAddress, ShardPlaces } from '../route/shard-places.ts';
 import { PeerAppends, type PeerAppendsParts } from './peer-appends.ts';
 import { PeerClient } from './peer-client.ts';
@@ -10,7 +11,7 @@ import { PeerPools } from './peer-pools.ts';
 import { PeerReads } from './peer-reads.ts';
 
 export interface PeersParts extends Omit<PeerAppendsParts, 'pools'> {
-  shardCount: number;
+  layout: ShardLayout;
   places: ShardPlaces;
 }
 

@@ -10,12 +10,13 @@ import type { Clock } from '../core/clock.ts';
 import { type PlainError, StreamHouseError } from '../core/errors.ts';
 import { laneOf, shardOf } from '../core/ids.ts';
 import { FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX } from '../core/limits.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import type { FetchPath, FetchRequest, FetchResult, PartitionBounds } from './broker.ts';
 import { ByteBudget } from './byte-budget.ts';
 
 export interface FetchRouterParts {
   laneCount: number;
-  shardCount: number;
+  layout: ShardLayout;
   clock: Clock;
   /** False when the lane is being started again. */
   toLane(lane: number, request: LaneRequest): boolean;
@@ -165,7 +166,7 @@ export class FetchRouter implements FetchPath {
       const { error, nextOffset } = results[i];
       if (error?.code !== 'offset-out-of-range' || requests[i].offset <= nextOffset) continue;
       const { topic, partition } = requests[i];
-      const shard = shardOf(topic.topicId, partition, this.#parts.shardCount);
+      const shard = shardOf(topic.topicId, partition, this.#parts.layout);
       if (!(await this.#parts.confirmHolder(shard))) {
         const notLeader = new StreamHouseError('not-leader', 'the partition has another leader');
         results[i] = { ...results[i], error: notLeader.toPlain() };
@@ -251,7 +252,7 @@ export class FetchRouter implements FetchPath {
     return {
       topicId,
       partition,
-      shard: shardOf(topicId, partition, this.#parts.shardCount),
+      shard: shardOf(topicId, partition, this.#parts.layout),
       offset,
       bytesMax,
     };

@@ -31,6 +31,7 @@ import type { Clock, Timer } from '../core/clock.ts';
 import { type ErrorCode, kindOf, StreamHouseError } from '../core/errors.ts';
 import { laneOf, shardOf } from '../core/ids.ts';
 import { PLACE_WAIT_MS_MAX } from '../core/limits.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import { AppendOutbox } from './append-outbox.ts';
 import { AppendTable, ELSEWHERE } from './append-table.ts';
 import type { ProducePath, ProduceRequest, ProduceResult } from './broker.ts';
@@ -42,7 +43,7 @@ import type { PeerAddress, PeerPlace, ShardPlace, ShardPlaces } from './shard-pl
 
 export interface ProduceRouterSettings {
   laneCount: number;
-  shardCount: number;
+  layout: ShardLayout;
   /** Every copy counted: see COPIES. */
   inFlightBytesMax: number;
   recordBytesMax: number;
@@ -197,9 +198,9 @@ export class ProduceRouter implements ProducePath, ForwardedProducePath {
   /** Packs append `append` of a request, of these records (null: all), for where its shard is. */
   #pack(request: ProduceRequest, pending: PendingRequest, append: number, records: number[] | null): void {
     const { topic, partitions } = request;
-    const { laneCount, shardCount } = this.#parts.settings;
+    const { laneCount, layout } = this.#parts.settings;
     const partition = partitions[records ? records[0] : 0];
-    const shard = shardOf(topic.topicId, partition, shardCount);
+    const shard = shardOf(topic.topicId, partition, layout);
     if (this.#parts.places.isHere(shard) && !this.#parked.has(shard)) {
       const lane = laneOf(topic.topicId, partition, laneCount);
       const slot = this.#table.take(pending, append, lane);
@@ -354,7 +355,7 @@ export class ProduceRouter implements ProducePath, ForwardedProducePath {
     const cost = COPIES * (appends.bytes + appends.count * APPEND_OVERHEAD_BYTES);
     this.#admit(cost);
     const pending = new PendingMessage(appends.count, cost, answer);
-    const { laneCount, shardCount } = this.#parts.settings;
+    const { laneCount, layout } = this.#parts.settings;
     const { counters, places } = this.#parts;
     counters.add('receivedAppendsTotal', appends.count);
     counters.add('receivedBytesTotal', appends.bytes);
@@ -363,7 +364,7 @@ export class ProduceRouter implements ProducePath, ForwardedProducePath {
       const { topicId, partition, recordCount, bytes } = append;
       const lane = laneOf(topicId, partition, laneCount);
       const slot = this.#table.take(pending, index, lane);
-      const isHere = places.isHere(shardOf(topicId, partition, shardCount));
+      const isHere = places.isHere(shardOf(topicId, partition, layout));
       if (append.refusal !== null || !isHere) {
         counters.add('receivedRefusedTotal');
         this.#refuseLater(slot, append.refusal ?? 'not-leader');

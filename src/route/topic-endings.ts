@@ -8,10 +8,11 @@
 import type { MetadataStore } from '../../storage/metadata/metadata-store.ts';
 import { operatingError, StreamHouseError } from '../core/errors.ts';
 import { PLACE_WAIT_MS_MAX } from '../core/limits.ts';
+import { type ShardLayout, shardsOfTopic } from '../core/shard-layout.ts';
 import type { PeerAddress, ShardPlace, ShardPlaces } from './shard-places.ts';
 
 export interface TopicEndingsParts {
-  shardCount: number;
+  layout: ShardLayout;
   places: Pick<ShardPlaces, 'find' | 'refused'>;
   store: Pick<MetadataStore, 'listDeletedTopics'>;
   /** Appends TopicDeleted on shards that are all held here; 'not-leader' otherwise. */
@@ -42,7 +43,7 @@ export class TopicEndings {
   async end(topicId: number): Promise<void> {
     const done = this.#doneOf(topicId);
     const failures: StreamHouseError[] = [];
-    const groups = await this.#groups(done, failures);
+    const groups = await this.#groups(topicId, done, failures);
     await Promise.all(
       groups.map(async (group) => {
         try {
@@ -72,7 +73,7 @@ export class TopicEndings {
   }
 
   /** The shards that lack it, by who holds them; those without a holder are failures. */
-  async #groups(done: ReadonlySet<number>, failures: StreamHouseError[]): Promise<Group[]> {
+  async #groups(topicId: number, done: ReadonlySet<number>, failures: StreamHouseError[]): Promise<Group[]> {
     const groups = new Map<number, Group>();
     const find = async (shard: number): Promise<void> => {
       try {
@@ -88,7 +89,7 @@ export class TopicEndings {
       }
     };
     const finding: Promise<void>[] = [];
-    for (let shard = 0; shard < this.#parts.shardCount; shard++) {
+    for (const shard of shardsOfTopic(this.#parts.layout, topicId)) {
       if (!done.has(shard)) finding.push(find(shard));
     }
     await Promise.all(finding);
@@ -100,8 +101,8 @@ export class TopicEndings {
    * 'topic-not-found', 'invalid-request'.
    */
   async endForPeer(topicId: number, shards: readonly number[]): Promise<void> {
-    if (shards.some((shard) => shard >= this.#parts.shardCount)) {
-      throw new StreamHouseError('invalid-request', `there are ${this.#parts.shardCount} shards`);
+    if (shards.some((shard) => shard >= this.#parts.layout.shardCount)) {
+      throw new StreamHouseError('invalid-request', `there are ${this.#parts.layout.shardCount} shards`);
     }
     const found = await this.#parts.store.listDeletedTopics({ afterTopicId: topicId - 1, limit: 1 });
     if (found[0]?.topicId !== topicId) {

@@ -3,8 +3,8 @@
  * rules for names, counts and configs; finishing deletions. Does not own: the catalogue (storage/metadata).
  * Main thread.
  *
- * A deletion frees the name in the catalogue first; then TopicDeleted is appended to every shard, and only when
- * all have it is the deleted topic forgotten. What a crash interrupts, the next start finishes.
+ * A deletion frees the name in the catalogue first; then TopicDeleted is appended to every shard of the topic's
+ * group, and only when all have it is the deleted topic forgotten. What a crash interrupts, the next start finishes.
  *
  * Another broker may still have the deleted topic in its cache, and until TopicDeleted is in a shard's log that shard
  * takes records for it. So a deletion is answered when all shards have it (or it takes too long), and a topic's
@@ -17,11 +17,13 @@ import { type Clock, sleep } from '../core/clock.ts';
 import { operatingError, StreamHouseError } from '../core/errors.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../core/ids.ts';
 import { TOPIC_NAME_CHARACTERS_MAX } from '../core/limits.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import type { TopicCatalogue } from './broker.ts';
-import { checkTopicConfigs } from './topic-configs.ts';
+import { bindToGroup, checkChangeable, checkTopicConfigs } from './topic-configs.ts';
 
 export interface TopicServiceParts {
   store: CachedMetadataStore;
+  layout: ShardLayout;
   clock: Clock;
   /** Appends TopicDeleted to all shards; rejects when one of them is not held. */
   appendTopicDeleted(topicId: number): Promise<void>;
@@ -103,9 +105,11 @@ export class TopicService implements TopicCatalogue {
     checkTopicName(request.name);
     checkPartitionCount(request.partitionCount);
     checkTopicConfigs(request.configs);
+    const bound = bindToGroup(request.configs, this.#parts.layout);
     await this.#endEarlier(request.name, 'not-leader');
     const topic = await this.#parts.store.createTopic({
       ...request,
+      ...bound,
       createdAtMs: Math.max(0, Math.floor(this.#parts.clock.wallMs())),
     });
     // One may have been deleted since the first look.
@@ -154,6 +158,7 @@ export class TopicService implements TopicCatalogue {
   async alter(name: string, changes: Record<string, string | null>): Promise<Topic> {
     checkTopicName(name);
     checkTopicConfigs(changes);
+    checkChangeable(changes);
     return this.#parts.store.alterTopic(name, changes);
   }
 

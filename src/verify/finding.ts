@@ -21,6 +21,7 @@ export const FINDING_KINDS = {
   'producer-sequence': 'a batch was accepted that its producer had sent already, or that does not follow',
   'foreign-partition': 'a partition lies in a shard that is not its own',
   'deleted-topic-slice': 'a slice was accepted after its topic had been deleted',
+  'topic-group': 'the configs of a topic name another group than its id belongs to',
   'topic-unknown': 'a shard holds a partition of a topic that is neither live nor deleted',
   'partition-unknown': 'a shard holds a partition beyond the count of its topic',
   'page-missing': 'offsets that the checkpoint counts on lie in no page',

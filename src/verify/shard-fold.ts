@@ -12,6 +12,7 @@ import { decodeEntry, type Entry, type EntrySlice, type SlicesEntry } from '../.
 import { decide, type ProducerState, ShardState } from '../../workers/shard-state.ts';
 import { StreamHouseError } from '../core/errors.ts';
 import { type ObjectId, partitionKey, shardOf, topicIdOfKey } from '../core/ids.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import type { ShardLogReader } from '../inspect/shard-log.ts';
 import type { Finding, FindingKind, Place } from './finding.ts';
 
@@ -48,15 +49,15 @@ export class ShardFold implements ShardLogReader {
   entryBytes = 0;
   findings: Finding[] = [];
   readonly #shard: number;
-  readonly #shardCount: number;
+  readonly #layout: ShardLayout;
   #seenEpoch = 0;
   #takeoverEpoch = 0;
   #lastRow: LogEntry | null = null;
   #commitIds = new Map<string, number>();
 
-  constructor(shard: number, shardCount: number) {
+  constructor(shard: number, layout: ShardLayout) {
     this.#shard = shard;
-    this.#shardCount = shardCount;
+    this.#layout = layout;
   }
 
   #find(kind: FindingKind, place: Place, expected: string | number, found: string | number): void {
@@ -128,7 +129,7 @@ export class ShardFold implements ShardLogReader {
   #checkFold(fold: PartitionFold): void {
     const { topicId, partition, logStart, nextOffset, pageBase, pageRefs } = fold;
     const place = { topicId, partition };
-    const own = shardOf(topicId, partition, this.#shardCount);
+    const own = shardOf(topicId, partition, this.#layout);
     if (own !== this.#shard) this.#find('foreign-partition', place, `shard ${own}`, `shard ${this.#shard}`);
     const holds =
       logStart <= nextOffset &&
@@ -209,7 +210,7 @@ export class ShardFold implements ShardLogReader {
   #checkSlices(entry: Entry & SlicesEntry): void {
     const { seq } = entry;
     for (const { topicId, partition } of entry.slices) {
-      const own = shardOf(topicId, partition, this.#shardCount);
+      const own = shardOf(topicId, partition, this.#layout);
       if (own !== this.#shard) {
         this.#find('foreign-partition', { seq, topicId, partition }, `shard ${own}`, `shard ${this.#shard}`);
       }

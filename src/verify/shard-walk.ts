@@ -6,6 +6,7 @@
 import { emptyFold, type PartitionFold } from '../../index/page-fold.ts';
 import type { IndexPage, MetadataStore, ShardHead, Topic } from '../../storage/metadata/metadata-store.ts';
 import { type PartitionId, partitionKey, shardOf } from '../core/ids.ts';
+import type { ShardLayout } from '../core/shard-layout.ts';
 import { readShardLog } from '../inspect/shard-log.ts';
 import type { Finding } from './finding.ts';
 import { PartitionWalk } from './partition-walk.ts';
@@ -32,7 +33,7 @@ export interface MetadataCounts {
 
 export interface ShardWalkParts {
   store: MetadataStore;
-  shardCount: number;
+  layout: ShardLayout;
   topics: readonly Topic[];
   names: TopicNames;
   /** Only partitions of this topic; null: all. */
@@ -58,7 +59,7 @@ class ShardWalk {
   constructor(parts: ShardWalkParts, shard: number) {
     this.#parts = parts;
     this.#shard = shard;
-    this.#fold = new ShardFold(shard, parts.shardCount);
+    this.#fold = new ShardFold(shard, parts.layout);
   }
 
   async run(): Promise<ShardHead> {
@@ -165,13 +166,13 @@ class ShardWalk {
 
   /** Partitions that the catalogue puts into this shard, but of which the shard knows nothing, have no pages. */
   async #lookForUnknownPages(): Promise<void> {
-    const { topics, shardCount, onlyTopicId } = this.#parts;
+    const { topics, layout, onlyTopicId } = this.#parts;
     let wanted: PartitionId[] = [];
     for (const { topicId, partitionCount } of topics) {
       if (onlyTopicId !== null && topicId !== onlyTopicId) continue;
       if (this.#fold.state.deletedTopics.has(topicId)) continue;
       for (let partition = 0; partition < partitionCount; partition++) {
-        if (shardOf(topicId, partition, shardCount) !== this.#shard) continue;
+        if (shardOf(topicId, partition, layout) !== this.#shard) continue;
         if (this.#fold.state.partitions.has(partitionKey(topicId, partition))) continue;
         wanted.push({ topicId, partition });
         if (wanted.length < PARTITIONS_MAX) continue;

@@ -18,6 +18,7 @@ import type { ObjectStore } from '../../storage/objects/object-store.ts';
 import type { Clock } from '../core/clock.ts';
 import { StreamHouseError } from '../core/errors.ts';
 import { shardOf } from '../core/ids.ts';
+import { GROUP_CONFIG, groupOfTopic, shardsOfTopic } from '../core/shard-layout.ts';
 import { type Finding, Findings, type Note, type NoteKind, Notes } from './finding.ts';
 import type { ObjectCounts } from './object-check.ts';
 import { checkObjects, objectName } from './object-pass.ts';
@@ -126,6 +127,10 @@ class Verification {
     };
     const stamp = await checkClusterStamp(this.#parts.objects, cluster);
     if (stamp !== null) find(stamp);
+    for (const topic of topics) {
+      const fault = groupFault(topic, cluster);
+      if (fault !== null) find(fault);
+    }
     const walked = shards ?? this.#shards(onlyTopicId === null ? null : topics[0]);
     let done = 0;
     let sinceMs = this.#parts.clock.monotonicMs();
@@ -147,7 +152,7 @@ class Verification {
       const head = await walkShard(
         {
           store,
-          shardCount: cluster.shardCount,
+          layout: cluster,
           topics,
           names,
           onlyTopicId,
@@ -205,12 +210,12 @@ class Verification {
 
   /** All shards, or those that the topic's partitions fall to. */
   #shards(topic: Topic | null): number[] {
-    const { shardCount } = this.#parts.cluster;
-    const all = Array.from({ length: shardCount }, (_, shard) => shard);
-    if (topic === null) return all;
+    const { cluster } = this.#parts;
+    if (topic === null) return Array.from({ length: cluster.shardCount }, (_, shard) => shard);
+    const all = shardsOfTopic(cluster, topic.topicId);
     const own = new Set<number>();
-    for (let partition = 0; partition < topic.partitionCount && own.size < shardCount; partition++) {
-      own.add(shardOf(topic.topicId, partition, shardCount));
+    for (let partition = 0; partition < topic.partitionCount && own.size < all.length; partition++) {
+      own.add(shardOf(topic.topicId, partition, cluster));
     }
     return all.filter((shard) => own.has(shard));
   }
@@ -239,6 +244,14 @@ class Verification {
       return then !== undefined && JSON.stringify(then) !== JSON.stringify(head);
     });
   }
+}
+
+/** A topic whose configs name another group than the one where its partitions lie. */
+function groupFault({ topicId, configs }: Topic, cluster: ClusterInfo): Finding | null {
+  const named: string | undefined = configs[GROUP_CONFIG];
+  const own = groupOfTopic(cluster, topicId);
+  if (named === undefined || named === own) return null;
+  return { kind: 'topic-group', topicId, expected: `group ${own}`, found: `group ${named}` };
 }
 
 /** The shards and objects that findings are about; an object's finding without a shard may concern all. */

@@ -14,6 +14,7 @@
  */
 import type { Clock } from '../../src/core/clock.ts';
 import { shardOf } from '../../src/core/ids.ts';
+import type { ShardLayout } from '../../src/core/shard-layout.ts';
 import { AgentCache, type AgentCacheSettings, type RegisteredAgent } from './cache/agent-cache.ts';
 import { type Lease, LeaseCache, type LeaseCacheSettings, type LeaseSighting } from './cache/lease-cache.ts';
 import type { MetadataCacheKind, MetadataCacheObserver } from './cache/metadata-cache-observer.ts';
@@ -44,7 +45,7 @@ export interface CachedMetadataParts {
   clock: Clock;
   observer: MetadataCacheObserver;
   /** The cluster's. */
-  shardCount: number;
+  layout: ShardLayout;
   settings?: Partial<MetadataCacheSettings>;
 }
 
@@ -59,24 +60,24 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
   readonly description: string;
   readonly bodyBytesMax: number;
   readonly #inner: MetadataStore;
-  readonly #shardCount: number;
+  readonly #layout: ShardLayout;
   readonly #settings: MetadataCacheSettings;
   readonly #observer: MetadataCacheObserver;
   readonly #topics: TopicCache;
   readonly #leases: LeaseCache;
   readonly #agents: AgentCache;
 
-  constructor(inner: MetadataStore, { clock, observer, shardCount, settings }: CachedMetadataParts) {
+  constructor(inner: MetadataStore, { clock, observer, layout, settings }: CachedMetadataParts) {
     super();
     this.description = inner.description;
     this.bodyBytesMax = inner.bodyBytesMax;
     this.#inner = inner;
-    this.#shardCount = shardCount;
+    this.#layout = layout;
     const given = { ...METADATA_CACHE_DEFAULTS, ...settings };
     this.#settings = { ...given, partitionMsMax: Math.min(given.partitionMsMax, given.topicMsMax) };
     this.#observer = observer;
     this.#topics = new TopicCache(inner, clock, observer, this.#settings);
-    this.#leases = new LeaseCache(inner, shardCount, clock, observer, this.#settings);
+    this.#leases = new LeaseCache(inner, layout.shardCount, clock, observer, this.#settings);
     this.#agents = new AgentCache(inner, clock, observer, this.#settings);
   }
 
@@ -176,7 +177,7 @@ export class CachedMetadataStore extends ForwardingMetadataStore {
   }
 
   #shardOf(topicId: number, partition: number): number {
-    return shardOf(topicId, partition, this.#shardCount);
+    return shardOf(topicId, partition, this.#layout);
   }
 
   // -- Leases ------------------------------------------------------------------------------------------

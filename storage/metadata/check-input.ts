@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../src/core/errors.ts';
 import { PARTITIONS_PER_TOPIC_MAX } from '../../src/core/ids.ts';
+import { oneGroup, type TopicIdClass } from '../../src/core/shard-layout.ts';
 import type {
   ClusterInfo,
   ImportedRows,
@@ -39,6 +40,22 @@ export function checkLeases(
 /** Every number of the contract is a safe integer; `least` is 0 unless given. */
 export function checkInteger(value: number, what: string, least = 0): void {
   assert(Number.isSafeInteger(value) && value >= least, `${what} must be an integer from ${least}: ${value}`);
+}
+
+const ANY_ID: TopicIdClass = { modulus: 1, residue: 0 };
+
+/** The class of a new topic's id. */
+export function checkIdClass(idClass: TopicIdClass = ANY_ID): TopicIdClass {
+  const { modulus, residue } = idClass;
+  checkInteger(modulus, 'modulus', 1);
+  checkInteger(residue, 'residue');
+  assert(residue < modulus, `residue ${residue} of modulus ${modulus}`);
+  return idClass;
+}
+
+/** The id of the class among the `modulus` ids that end with `last`. */
+export function idOfClass(last: number, { modulus, residue }: TopicIdClass): number {
+  return last - ((last - residue) % modulus);
 }
 
 export function checkPartitionCount(count: number): void {
@@ -103,14 +120,19 @@ export function checkImportTarget(rows: ImportedRows, present: ClusterInfo | nul
 }
 
 /** A cluster as it is in the store where it is created. */
-export function newCluster({
-  clusterId,
-  storeIncarnation,
-  shardCount,
-  createdAtMs,
-}: NewCluster): ClusterInfo {
+export function newCluster(proposed: NewCluster): ClusterInfo {
+  const { clusterId, storeIncarnation, shardCount, createdAtMs } = proposed;
+  checkInteger(shardCount, 'shardCount', 1);
+  const groups = proposed.groups ?? oneGroup(shardCount).groups;
+  let sum = 0;
+  for (const { name, shards } of groups) {
+    checkInteger(shards, `shards of group ${name}`, 1);
+    sum += shards;
+  }
+  assert(sum === shardCount, `groups of ${sum} shards, not ${shardCount}`);
+  const copied = groups.map(({ name, shards }) => ({ name, shards }));
   const first = { generation: 1, copiedFrom: null, movedTo: null };
-  return { clusterId, storeIncarnation, shardCount, createdAtMs, ...first };
+  return { clusterId, storeIncarnation, shardCount, groups: copied, createdAtMs, ...first };
 }
 
 /** Throws 'conflict' unless `cluster` may be written where `present` is and these heads are. */

@@ -12,6 +12,7 @@
  * Numbers are safe integers. Byte arrays handed in belong to the caller, those handed out to the receiver.
  */
 import type { ObjectId, PartitionId } from '../../src/core/ids.ts';
+import type { ShardGroup, TopicIdClass } from '../../src/core/shard-layout.ts';
 
 /** What a cluster is created from. */
 export interface NewCluster {
@@ -20,11 +21,14 @@ export interface NewCluster {
   storeIncarnation: string;
   /** Fixed when the cluster is created. */
   shardCount: number;
+  /** Likewise; `shardCount` shards in all. Left out: all of them in the group `default`. */
+  groups?: readonly ShardGroup[];
   createdAtMs: number;
 }
 
 /** Stamped in the store and in the bucket; a mismatch refuses to start. */
 export interface ClusterInfo extends NewCluster {
+  groups: readonly ShardGroup[];
   /** 1 in the store where the cluster was created, one more in every store that it was copied to since. */
   generation: number;
   /** The incarnation of the store that this one was copied from; null in generation 1. */
@@ -33,7 +37,7 @@ export interface ClusterInfo extends NewCluster {
   movedTo: string | null;
 }
 
-/** The last id that was given of each kind; 0 for none. */
+/** The last id that was taken of each kind, whether or not it was given to anybody; 0 for none. */
 export interface LastIds {
   topic: number;
   incarnation: number;
@@ -48,6 +52,16 @@ export interface ImportedRows {
   entries?: readonly LogEntry[];
   objects?: readonly ListedObject[];
   lastIds?: LastIds;
+}
+
+/** A topic that is not there yet. */
+export interface NewTopic {
+  name: string;
+  partitionCount: number;
+  configs: Record<string, string>;
+  createdAtMs: number;
+  /** The topic's id is of this class; left out: of any. The same modulus in every call on a cluster. */
+  idClass?: TopicIdClass;
 }
 
 export interface Topic {
@@ -169,13 +183,11 @@ export interface MetadataStore {
   getCluster(): Promise<ClusterInfo | null>;
 
   // -- Catalogue: strongly consistent; names unique; ids never reused ------------------------------------
-  /** 'topic-exists'. */
-  createTopic(topic: {
-    name: string;
-    partitionCount: number;
-    configs: Record<string, string>;
-    createdAtMs: number;
-  }): Promise<Topic>;
+  /**
+   * 'topic-exists'. Takes `modulus` ids, in one step, and gives the topic the one of its class: so ids rise, and all
+   * classes get theirs from one counter without a second look at it.
+   */
+  createTopic(topic: NewTopic): Promise<Topic>;
   getTopic(name: string): Promise<Topic | null>;
   /** Live topics by id; null for those that are gone. */
   getTopicsById(topicIds: readonly number[]): Promise<(Topic | null)[]>;

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { type Clock, systemClock } from '../../src/core/clock.ts';
 import { isRetriable, StreamHouseError } from '../../src/core/errors.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { TopicService } from '../../src/route/topic-service.ts';
 import type { MetadataCacheObserver } from '../../storage/metadata/cache/metadata-cache-observer.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
@@ -58,6 +59,7 @@ describe('a topic deleted and made anew elsewhere', () => {
     beforeAppending = Promise.resolve();
     elsewhereStore = new FaultyMetadataStore(new MemoryMetadataStore(state));
     elsewhere = new TopicService({
+      layout: oneGroup(SHARDS),
       store: cachedOver(elsewhereStore),
       clock: HASTY_CLOCK,
       async appendTopicDeleted(topicId) {
@@ -76,7 +78,11 @@ describe('a topic deleted and made anew elsewhere', () => {
   });
 
   function cachedOver(store: MetadataStore): CachedMetadataStore {
-    return new CachedMetadataStore(store, { clock: systemClock, observer: OBSERVER, shardCount: SHARDS });
+    return new CachedMetadataStore(store, {
+      clock: systemClock,
+      observer: OBSERVER,
+      layout: oneGroup(SHARDS),
+    });
   }
 
   /** As the door does: the name from the cache if it is there, else from the store. */

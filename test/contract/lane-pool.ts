@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleepMs } from 'node:timers/promises';
 import { MessageChannel } from 'node:worker_threads';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { type OpenedMetadata, openMetadata } from '../../storage/metadata/open-metadata-store.ts';
 import {
   blankAppendHeader,
@@ -44,7 +45,7 @@ class PoolRig {
       settings: {
         lane,
         laneCount: LANES,
-        shardCount: 4,
+        layout: oneGroup(4),
         indexBytes: 1 << 20,
         tailCacheBytes: 1 << 20,
         blockCacheBytes: 1 << 20,

@@ -66,6 +66,27 @@ export function newClusterContract(settings: ContractSettings): void {
       ]);
       assert.deepEqual(a, b);
       assert.equal((await opened.store.listLeases()).length, a.shardCount);
+      assert.deepEqual(a.groups, [{ name: 'default', shards: a.shardCount }]);
+    } finally {
+      await opened.close();
+    }
+  });
+
+  it('keeps the groups among which the shards of a new cluster are divided', async () => {
+    const opened = await settings.open();
+    try {
+      const groups = [
+        { name: 'heavy', shards: 2 },
+        { name: 'a.b_C-9', shards: 1 },
+        { name: 'x'.repeat(100), shards: 4 },
+      ];
+      const proposed = { clusterId: 'c', storeIncarnation: 's', shardCount: 7, groups, createdAtMs: 5 };
+      const made = await opened.store.initCluster(structuredClone(proposed));
+      assert.deepEqual(made, { ...proposed, generation: 1, copiedFrom: null, movedTo: null });
+      assert.deepEqual(await opened.rival.getCluster(), made);
+      assert.deepEqual(await opened.rival.initCluster({ ...proposed, groups: undefined }), made);
+      assert.equal((await opened.store.listLeases()).length, 7);
+      assert.deepEqual(await opened.rival.setMovedTo('s-2', null), { ...made, movedTo: 's-2' });
     } finally {
       await opened.close();
     }
@@ -202,6 +223,54 @@ export function catalogueContract(settings: ContractSettings): void {
       assert.equal(listed.version, 5);
       assert.equal(listed.partitionCount, 20);
       assert.deepEqual(listed.configs, { a: '1', b: '2' });
+    }
+  });
+
+  it('gives ids of the class that is asked for, rising and each once, to rivals too', async () => {
+    const { store, rival } = rig();
+    const { topic: before } = await store.getLastIds();
+    const classes = Array.from({ length: 40 }, (_, i) => ({ modulus: 5, residue: (i * i) % 5 }));
+    const inTurn: number[] = [];
+    for (const [i, idClass] of classes.entries()) {
+      const { topicId, ...topic } = await (i % 2 ? store : rival).createTopic({
+        ...TOPIC,
+        name: `class-${i}`,
+        idClass,
+      });
+      assert.deepEqual(topic, { ...TOPIC, name: `class-${i}`, version: 1 });
+      assert.equal(topicId % 5, idClass.residue);
+      assert(topicId > (inTurn.at(-1) ?? before), `${topicId} after ${inTurn.at(-1)}`);
+      inTurn.push(topicId);
+    }
+    const atOnce = await Promise.all(
+      classes.map((idClass, i) =>
+        (i % 2 ? store : rival).createTopic({ ...TOPIC, name: `class-race-${i}`, idClass }),
+      ),
+    );
+    for (const [i, { topicId }] of atOnce.entries()) {
+      assert.equal(topicId % 5, classes[i].residue);
+      assert(topicId > inTurn[inTurn.length - 1]);
+    }
+    const all = [...inTurn, ...atOnce.map(({ topicId }) => topicId)];
+    assert.equal(new Set(all).size, all.length);
+    const { topic: last } = await store.getLastIds();
+    assert(last >= Math.max(...all) && last <= before + 5 * (all.length + 2), `${last} after ${all.length}`);
+    assert.deepEqual(await store.getTopic('class-7'), (await rival.getTopicsById([inTurn[7]]))[0]);
+    await failsWith('topic-exists', store.createTopic({ ...TOPIC, name: 'class-7', idClass: classes[0] }));
+    // Without a class: any above.
+    assert((await store.createTopic({ ...TOPIC, name: 'no-class' })).topicId > last);
+  });
+
+  it('gives an id of the class above the last one of the store that was copied here', async () => {
+    const { store } = rig();
+    const { topic: last } = await store.getLastIds();
+    for (const [i, offset] of [11, 23, 30].entries()) {
+      const from = last + 100 * (i + 1) + offset;
+      await store.importRows({ lastIds: { topic: from, incarnation: 0, producer: 0 } });
+      const idClass = { modulus: 7, residue: i };
+      const { topicId } = await store.createTopic({ ...TOPIC, name: `above-${i}`, idClass });
+      assert.equal(topicId % 7, i);
+      assert(topicId > from && topicId <= from + 7, `${topicId} above ${from}`);
     }
   });
 

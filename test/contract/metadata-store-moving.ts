@@ -343,6 +343,10 @@ const CLUSTER: ClusterInfo = {
   clusterId: 'c-9',
   storeIncarnation: 's-9',
   shardCount: 3,
+  groups: [
+    { name: 'one', shards: 1 },
+    { name: 'two', shards: 2 },
+  ],
   createdAtMs: 1_700_000_000_005,
   generation: 4,
   copiedFrom: 's-8',

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../src/core/clock.ts';
 import { seededRandom, systemRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { CachedMetadataStore } from '../../storage/metadata/cached-metadata-store.ts';
 import { cockroachBackend } from '../../storage/metadata/cockroach/cockroach-backend.ts';
 import { dynamodbBackend } from '../../storage/metadata/dynamodb/dynamodb-backend.ts';
@@ -244,7 +245,7 @@ function decorated(opened: OpenedForContract): OpenedForContract {
     new CachedMetadataStore(new InstrumentedMetadataStore(store, systemClock, ignore), {
       clock: systemClock,
       observer,
-      shardCount: SHARD_COUNT,
+      layout: oneGroup(SHARD_COUNT),
     });
   return { store: decorate(opened.store), rival: decorate(opened.rival), close: opened.close };
 }

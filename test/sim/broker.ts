@@ -126,7 +126,7 @@ export class SimBroker {
         settings: {
           lane: number,
           laneCount: this.laneCount,
-          shardCount: world.settings.shardCount,
+          layout: world.settings.layout,
           indexBytes: world.indexBytes,
           tailCacheBytes: world.tailCacheBytes,
         },
@@ -204,7 +204,7 @@ export class SimBroker {
   /** Appends that come while their shard is being handed over. */
   #countMet(sequencer: Sequencer, message: Uint8Array): void {
     forEachAppend(message, ({ topicId, partition }) => {
-      const shard = shardOf(topicId, partition, this.#world.settings.shardCount);
+      const shard = shardOf(topicId, partition, this.#world.settings.layout);
       if (sequencer.holder(shard)?.phase === 'releasing') this.#world.coverage.appendsMetRelease++;
     });
   }
@@ -252,7 +252,8 @@ export class SimBroker {
           run.thread.deliver(() => this.#guard(() => run.lane.sequencerLost()));
         }
         this.#failPending('thread-lost', -1);
-        for (let shard = 0; shard < this.#world.settings.shardCount; shard++) this.#world.lost(this, shard);
+        for (let shard = 0; shard < this.#world.settings.layout.shardCount; shard++)
+          this.#world.lost(this, shard);
         this.#startWorker();
       }),
     );
@@ -264,7 +265,8 @@ export class SimBroker {
     this.#main.alive = false;
     if (this.worker) this.worker.thread.alive = false;
     for (const run of this.lanes) if (run) run.thread.alive = false;
-    for (let shard = 0; shard < this.#world.settings.shardCount; shard++) this.#world.lost(this, shard);
+    for (let shard = 0; shard < this.#world.settings.layout.shardCount; shard++)
+      this.#world.lost(this, shard);
     this.#failPending('thread-lost', -1);
   }
 
@@ -426,7 +428,7 @@ export class SimBroker {
     bytesMax: number,
     done: (result: FetchResult | null) => void,
   ): void {
-    const shard = shardOf(topicId, partition, this.#world.settings.shardCount);
+    const shard = shardOf(topicId, partition, this.#world.settings.layout);
     const parts = [{ topicId, partition, shard, offset, bytesMax }];
     this.#ask(
       this.laneOf(topicId, partition),
@@ -442,7 +444,7 @@ export class SimBroker {
 
   /** A long poll; `done` is called when it is woken, with false if the lane went away. */
   watch(topicId: number, partition: number, offset: number, done: (woken: boolean) => void): void {
-    const shard = shardOf(topicId, partition, this.#world.settings.shardCount);
+    const shard = shardOf(topicId, partition, this.#world.settings.layout);
     const parts = [{ topicId, partition, shard, offset }];
     this.#ask(
       this.laneOf(topicId, partition),

@@ -9,6 +9,7 @@
  */
 import { partitionKey, partitionOfKey, shardOf, topicIdOfKey } from '../../src/core/ids.ts';
 import { type Random, seededRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryObjectStore } from '../../storage/objects/memory-object-store.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
@@ -127,7 +128,7 @@ class Simulation implements BrokerWorld, ClientWorld {
       slicesMax: 3 + random.below(4),
       // From the seed, not drawn: a seed keeps its course.
       objectPer: seed % 8 === 7 ? 'partition' : 'window',
-      shardCount: SHARDS,
+      layout: oneGroup(SHARDS),
       uploadsInFlightMax: 1 + random.below(4),
       uploadDeadlineMs: 150,
       checkpointLogBytes: 150 + random.below(1200),
@@ -216,7 +217,7 @@ class Simulation implements BrokerWorld, ClientWorld {
 
   brokerFor(topicId: number, partition: number): SimBroker | null {
     if (this.#troubled && this.random.below(25) === 0) return this.#anyBroker();
-    return this.#leaders[shardOf(topicId, partition, SHARDS)];
+    return this.#leaders[shardOf(topicId, partition, oneGroup(SHARDS))];
   }
 
   #anyBroker(): SimBroker {

@@ -7,6 +7,7 @@
 import { decodePage, refsOfPage } from '../../index/page-codec.ts';
 import { PAGE_REFS_MAX } from '../../index/page-fold.ts';
 import { partitionKey, shardOf } from '../../src/core/ids.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import type { MetadataMethod } from '../../storage/metadata/forwarding-metadata-store.ts';
 import type { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import type {
@@ -163,7 +164,7 @@ export class StoreTruth {
 
   #sliceCommitted(name: string, row: LogEntry, entry: SlicesEntry, slice: EntrySlice): void {
     const { topicId, partition, baseOffset, recordCount, position, length } = slice;
-    if (shardOf(topicId, partition, this.#shardCount) !== row.shard)
+    if (shardOf(topicId, partition, oneGroup(this.#shardCount)) !== row.shard)
       this.#fail(`${name}: a foreign partition`);
     const id = entry.objects[slice.objectIndex];
     const objectName = `${id.incarnation}-${id.number}`;
@@ -193,7 +194,7 @@ export class StoreTruth {
     const key = partitionKey(topicId, partition);
     let truth = this.partitions.get(key);
     if (!truth) {
-      const shard = shardOf(topicId, partition, this.#shardCount);
+      const shard = shardOf(topicId, partition, oneGroup(this.#shardCount));
       truth = { shard, segments: [], indexOfBase: new Map(), payloads: [], deleted: false };
       this.partitions.set(key, truth);
     }

@@ -6,6 +6,7 @@
 import { type ErrorCode, type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { shardOf } from '../../src/core/ids.ts';
 import { batchBytes, patchBatch, writeBatch } from '../../src/core/record-batch.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import type {
   Broker,
   ClusterMember,
@@ -65,7 +66,7 @@ export class FakeBroker implements Broker {
   readonly cluster = {
     clusterId: 'fake-cluster',
     storeIncarnation: 'i',
-    shardCount: 8,
+    ...oneGroup(8),
     createdAtMs: 1,
     generation: 1,
     copiedFrom: null,
@@ -176,7 +177,7 @@ export class FakeBroker implements Broker {
       }));
     },
     leaderOf: (topicId, partition) => {
-      const holder = this.holders.get(shardOf(topicId, partition, this.cluster.shardCount))?.holder;
+      const holder = this.holders.get(shardOf(topicId, partition, oneGroup(this.cluster.shardCount)))?.holder;
       return holder === 0 ? null : (holder ?? this.info.incarnation);
     },
   };

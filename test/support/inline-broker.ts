@@ -8,6 +8,7 @@ import { systemClock } from '../../src/core/clock.ts';
 import { type PlainError, StreamHouseError } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
 import { readRecords } from '../../src/core/record-batch.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { FetchRouter } from '../../src/route/fetch-router.ts';
 import { ProduceRouter } from '../../src/route/produce-router.ts';
 import type { MetadataStore, Topic } from '../../storage/metadata/metadata-store.ts';
@@ -50,7 +51,7 @@ export class InlineBroker {
     const clock = systemClock;
     const limits = { inFlightBytesMax: 64 << 20, recordBytesMax: 1 << 20, appendBytesMax: 1 << 20 };
     this.produceRouter = new ProduceRouter({
-      settings: { laneCount: LANES, shardCount: SHARDS, ...limits },
+      settings: { laneCount: LANES, layout: oneGroup(SHARDS), ...limits },
       clock,
       places: allHere,
       carrier: noCarrier,
@@ -60,7 +61,7 @@ export class InlineBroker {
     });
     this.#fetch = new FetchRouter({
       laneCount: LANES,
-      shardCount: SHARDS,
+      layout: oneGroup(SHARDS),
       clock,
       toLane: (lane, request) => this.#later(() => this.#lanes[lane].fromMain(request)),
       mayServe: () => true,
@@ -111,7 +112,7 @@ export class InlineBroker {
       settings: {
         lane,
         laneCount: LANES,
-        shardCount: SHARDS,
+        layout: oneGroup(SHARDS),
         indexBytes: 1 << 20,
         tailCacheBytes: 1 << 20,
       },
@@ -166,7 +167,7 @@ export class InlineBroker {
         bytesMax: 1 << 20,
         slicesMax: 1000,
         objectPer: 'window',
-        shardCount: SHARDS,
+        layout: oneGroup(SHARDS),
         uploadsInFlightMax: 4,
         uploadDeadlineMs: 1000,
         checkpointLogBytes: 1024,

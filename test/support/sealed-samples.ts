@@ -4,6 +4,7 @@
  */
 import { shardOf } from '../../src/core/ids.ts';
 import type { ProducerStamp } from '../../src/core/record-batch.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { bufferOver, readAnswers } from '../../workers/append-codec.ts';
 import { BatchBuilder, forEachAppend, type SealedObject } from '../../workers/batch-builder.ts';
 import type { PlannedAnswers, QueuedPart } from '../../workers/entry-plan.ts';
@@ -33,7 +34,7 @@ export function addAppends(
     const chunk = bufferOver(buildAppends(message, wallMs + i).bytes);
     builder.beginChunk(lane, chunk);
     forEachAppend(chunk, (header, position) => {
-      builder.add(header, shardOf(header.topicId, header.partition, shardCount), position);
+      builder.add(header, shardOf(header.topicId, header.partition, oneGroup(shardCount)), position);
     });
   });
 }

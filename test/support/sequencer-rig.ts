@@ -7,6 +7,7 @@ import { type Clock, systemClock } from '../../src/core/clock.ts';
 import type { ErrorCode } from '../../src/core/errors.ts';
 import { seededRandom } from '../../src/core/random.ts';
 import type { ProducerStamp } from '../../src/core/record-batch.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { MemoryMetadataState } from '../../storage/metadata/memory/memory-metadata-state.ts';
 import { MemoryMetadataStore } from '../../storage/metadata/memory/memory-metadata-store.ts';
 import { MemoryObjectStore } from '../../storage/objects/memory-object-store.ts';
@@ -56,7 +57,7 @@ export function start(state: MemoryMetadataState, incarnation: number, options: 
       bytesMax: 1 << 20,
       slicesMax: 100,
       objectPer: 'window',
-      shardCount: SHARDS,
+      layout: oneGroup(SHARDS),
       uploadsInFlightMax: 2,
       uploadDeadlineMs: 1000,
       checkpointLogBytes: options.checkpointLogBytes ?? 1 << 20,

@@ -8,6 +8,7 @@ import { joinCluster } from '../../src/cluster-stamp.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { StreamHouseError } from '../../src/core/errors.ts';
 import { systemRandom } from '../../src/core/random.ts';
+import { oneGroup } from '../../src/core/shard-layout.ts';
 import { copyCluster } from '../../src/move/copy-cluster.ts';
 import { reopenStore } from '../../src/move/reopen-store.ts';
 import { checkClusterStamp } from '../../src/verify/stamp-check.ts';
@@ -28,7 +29,7 @@ class Bucket {
       store,
       metadataUrl: `nosuch://user:secret@host/${store.description}`,
       objectsUrl: `memory:${this.name}`,
-      shardCount: 2,
+      layout: oneGroup(2),
       clock: systemClock,
       random: systemRandom,
     });

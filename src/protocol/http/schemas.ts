@@ -186,6 +186,7 @@ export const ShardV3 = Type.Object({
   kind: Type.Literal('StreamhouseShard'),
   cluster_id: Type.String(),
   shard: Type.Integer({ minimum: 0 }),
+  group: Type.String({ description: 'The group of brokers of which one holds it.' }),
   broker_id: orNull(Type.Integer({ description: 'null: nobody holds it.' })),
   agent_id: orNull(Type.String({ description: 'null: the holder is registered no more.' })),
   epoch: Type.Integer({ minimum: 0, description: 'One more with every change of the holder.' }),

@@ -6,6 +6,7 @@
 
 import { StreamHouseError } from '../../core/errors.ts';
 import { splitAddress } from '../../core/host-port.ts';
+import { groupOfShard } from '../../core/shard-layout.ts';
 import { BrokerListQuery, BrokerListV3, BrokerV3, ShardListV3 } from '../../protocol/http/schemas.ts';
 import type { Broker, ClusterMember, ShardHolding } from '../../route/broker.ts';
 import { defineRoute, type Route } from './route.ts';
@@ -41,6 +42,7 @@ function shardV3(broker: Broker, holding: ShardHolding) {
     kind: 'StreamhouseShard',
     cluster_id: broker.cluster.clusterId,
     shard: holding.shard,
+    group: groupOfShard(broker.cluster, holding.shard),
     broker_id: holding.holder === 0 ? null : holding.holder,
     agent_id: holding.agentId,
     epoch: holding.epoch,

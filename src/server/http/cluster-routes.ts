@@ -21,6 +21,7 @@ import {
   TopicV3,
 } from '../../protocol/http/schemas.ts';
 import type { Broker, ProduceRequest } from '../../route/broker.ts';
+import { isFixedConfig } from '../../route/topic-configs.ts';
 import { brokerPath, brokerRoutes } from './broker-routes.ts';
 import type { DoorContext } from './door-context.ts';
 import { type AnswerDoc, defineRoute, type Reply, type Route } from './route.ts';
@@ -86,7 +87,7 @@ function configV3(broker: Broker, topic: Topic, name: string) {
     name,
     value: topic.configs[name],
     is_default: false,
-    is_read_only: false,
+    is_read_only: isFixedConfig(name),
     is_sensitive: false,
     source: 'DYNAMIC_TOPIC_CONFIG',
   };

@@ -20,6 +20,7 @@ import {
   checkObjectRows,
   checkPages,
   hasImportedRows,
+  newCluster,
   unfinishedCopy,
 } from '../check-input.ts';
 import type {
@@ -52,6 +53,7 @@ import {
 import { agentOf, clusterOf, headColumns, headOf } from '../pg-wire/pg-rows.ts';
 import type { PgRow, PgSession, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
 import { integerArray, joinBytes } from '../pg-wire/pg-values.ts';
+import { storedGroups } from '../stored-groups.ts';
 import {
   BODY_BYTES_MAX,
   chunkBatches,
@@ -110,14 +112,15 @@ export class CockroachMetadataStore extends PgMetadataStore<CockroachStatements>
   // -- Cluster -----------------------------------------------------------------------------------------
 
   async initCluster(proposed: NewCluster): Promise<ClusterInfo> {
-    checkInteger(proposed.shardCount, 'shardCount', 1);
-    const { clusterId, storeIncarnation, shardCount, createdAtMs } = proposed;
+    const cluster = newCluster(proposed);
+    const { clusterId, storeIncarnation, shardCount, createdAtMs } = cluster;
     const present = await this.getCluster();
     if (present) return present;
     this.checkWriter();
     // Before there is anything to move, and again if this ends here: a split that is there is no change.
     await splitByShard(this.connections, this.#settings, shardCount);
-    const values = [clusterId, storeIncarnation, shardCount, createdAtMs, this.#region];
+    const groups = storedGroups(cluster);
+    const values = [clusterId, storeIncarnation, shardCount, createdAtMs, groups, this.#region];
     await this.write(this.sql.createCluster, values);
     const created = await this.getCluster();
     if (!created) throw unfinishedCopy(this.description);

@@ -68,12 +68,12 @@ function headTexts({ s, region, asOfThePast }: Words) {
     /** No row when there is a cluster already, or heads without one. */
     createCluster: `
       WITH created AS (
-        INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation)
-        SELECT $1::TEXT, $2::TEXT, $3::INT8, $4::INT8, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads)
+        INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, shard_groups, generation)
+        SELECT $1::TEXT, $2::TEXT, $3::INT8, $4::INT8, $5::TEXT, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads)
         ON CONFLICT (only_row) DO NOTHING RETURNING shard_count
       )
       INSERT INTO ${s}.heads (shard, region, head_seq, head_commit_id, epoch, holder, trimmed_through)
-      SELECT every.shard, $5::${region}, 0, '', 0, 0, 0
+      SELECT every.shard, $6::${region}, 0, '', 0, 0, 0
       FROM created CROSS JOIN generate_series(0, $3::INT8 - 1) AS every (shard)
       RETURNING shard`,
     homesOf: `SELECT shard, region::TEXT AS region FROM ${s}.heads WHERE shard = ANY($1::INT8[])`,

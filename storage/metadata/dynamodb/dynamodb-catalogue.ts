@@ -12,8 +12,8 @@
  * A write that commits is never sent twice: when its reply is lost, the name tells.
  */
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import { checkPartitionCount } from '../check-input.ts';
-import type { Topic } from '../metadata-store.ts';
+import { checkIdClass, checkPartitionCount, idOfClass } from '../check-input.ts';
+import type { NewTopic, Topic } from '../metadata-store.ts';
 import type { DynamodbCounters } from './dynamodb-counters.ts';
 import {
   DELETED_TOPICS,
@@ -45,15 +45,17 @@ export class DynamodbCatalogue {
     this.#counters = counters;
   }
 
-  async create(topic: Omit<Topic, 'topicId' | 'version'>): Promise<Topic> {
+  async create(topic: NewTopic): Promise<Topic> {
     checkPartitionCount(topic.partitionCount);
+    const idClass = checkIdClass(topic.idClass);
     const { name, partitionCount, configs, createdAtMs } = topic;
     if (!isKeyText(name))
       throw new StreamHouseError('invalid-topic-name', 'the name of a topic is too long, or no text');
     const copied = { ...configs };
     // Spares an id, and the item of that id, what most refusals are.
     if ((await this.get(name)) !== null) throw topicExists(name);
-    const topicId = await this.#counters.next('topic', 1);
+    const { modulus } = idClass;
+    const topicId = idOfClass((await this.#counters.next('topic', modulus)) + modulus - 1, idClass);
     const created = { topicId, name, partitionCount, configs: copied, createdAtMs, version: 1 };
     await this.#requests.put(toItem(topicIdKey(topicId), { name }), 'idempotent');
     const condition = { text: 'attribute_not_exists(#pk)' };

@@ -11,7 +11,6 @@ import {
   checkImportedCluster,
   checkImportedRows,
   checkImportTarget,
-  checkInteger,
   hasImportedRows,
   movedElsewhere,
   newCluster,
@@ -46,7 +45,6 @@ export class DynamodbCluster {
   }
 
   async init(proposed: NewCluster): Promise<ClusterInfo> {
-    checkInteger(proposed.shardCount, 'shardCount', 1);
     const cluster = newCluster(proposed);
     const { requests, heads } = this.#parts;
     const present = await heads.getCluster();

@@ -6,7 +6,7 @@
  *   pk                        sk                            attributes
  *   schema                    NUMBER                        name checksum breaking (1, 0) appliedAt
  *   cluster                   cluster                       clusterId storeIncarnation shardCount createdAt
- *                                                           generation copiedFrom? movedTo?
+ *                                                           generation copiedFrom? movedTo? groups?
  *   counter#KIND              last                          last
  *   topics                    =NAME                         topicId partitions configs createdAt version
  *   topic-id#ID               name                          name
@@ -41,6 +41,7 @@ import type {
   Topic,
 } from '../metadata-store.ts';
 import { decodeReferences, encodeReferences } from '../object-references.ts';
+import { groupsOfStored, storedGroups } from '../stored-groups.ts';
 import { type Attributes, type Item, type ItemKey, ItemReader, toItem } from './dynamodb-values.ts';
 
 /** 2^53 - 1 has sixteen digits. */
@@ -135,6 +136,7 @@ export function clusterItem(cluster: ClusterInfo): Item {
     clusterId,
     storeIncarnation,
     shardCount,
+    groups: storedGroups(cluster),
     createdAt: createdAtMs,
     generation,
     copiedFrom,
@@ -145,10 +147,12 @@ export function clusterItem(cluster: ClusterInfo): Item {
 
 export function clusterOf(item: Item): ClusterInfo {
   const reader = new ItemReader(item);
+  const shardCount = reader.number('shardCount');
   return {
     clusterId: reader.text('clusterId'),
     storeIncarnation: reader.text('storeIncarnation'),
-    shardCount: reader.number('shardCount'),
+    shardCount,
+    groups: groupsOfStored(reader.textOrNull('groups'), shardCount),
     createdAtMs: reader.number('createdAt'),
     generation: reader.number('generation'),
     copiedFrom: reader.textOrNull('copiedFrom'),

@@ -18,9 +18,9 @@ import type {
   LogEntry,
   MetadataStore,
   NewCluster,
+  NewTopic,
   ObjectRow,
   ReferenceDrop,
-  Topic,
 } from '../metadata-store.ts';
 import { DynamodbAgents } from './dynamodb-agents.ts';
 import { DynamodbCatalogue } from './dynamodb-catalogue.ts';
@@ -83,7 +83,7 @@ export class DynamodbMetadataStore implements MetadataStore {
 
   // -- Catalogue ---------------------------------------------------------------------------------------
 
-  createTopic(topic: Omit<Topic, 'topicId' | 'version'>) {
+  createTopic(topic: NewTopic) {
     return this.#catalogue.create(topic);
   }
 

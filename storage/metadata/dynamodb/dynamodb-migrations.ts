@@ -22,6 +22,7 @@ import type {
   MigrationTarget,
 } from '../../../migrations/apply.ts';
 import { metadataTable } from '../../../migrations/dynamodb/0001-metadata-table.ts';
+import { shardGroups } from '../../../migrations/dynamodb/0002-shard-groups.ts';
 import type {
   DynamodbMigration,
   MigrationSteps,
@@ -36,7 +37,7 @@ import type { DynamodbUrl } from './dynamodb-url.ts';
 import { ItemReader, toItem } from './dynamodb-values.ts';
 
 /** All there are, by number; a test holds them against the folder. */
-export const DYNAMODB_MIGRATIONS: readonly DynamodbMigration[] = [metadataTable];
+export const DYNAMODB_MIGRATIONS: readonly DynamodbMigration[] = [metadataTable, shardGroups];
 
 /** A table is created in some seconds. */
 const ACTIVE_MS_MAX = 300_000;

@@ -10,6 +10,7 @@ import {
   checkBody,
   checkDrops,
   checkEntries,
+  checkIdClass,
   checkImportedCluster,
   checkImportedRows,
   checkImportTarget,
@@ -18,6 +19,7 @@ import {
   checkObjectRows,
   checkPages,
   checkPartitionCount,
+  idOfClass,
   movedElsewhere,
   newCluster,
   noCluster,
@@ -36,6 +38,7 @@ import type {
   LogEntry,
   MetadataStore,
   NewCluster,
+  NewTopic,
   ObjectRow,
   ReferenceDrop,
   ShardHead,
@@ -73,31 +76,33 @@ export class MemoryMetadataStore implements MetadataStore {
 
   async initCluster(proposed: NewCluster): Promise<ClusterInfo> {
     const state = this.#open();
-    checkInteger(proposed.shardCount, 'shardCount', 1);
+    const cluster = newCluster(proposed);
     if (!state.cluster) {
       if (state.shards.length > 0) throw unfinishedCopy(this.description);
-      state.cluster = newCluster(proposed);
-      for (let shard = 0; shard < proposed.shardCount; shard++) {
+      state.cluster = cluster;
+      for (let shard = 0; shard < cluster.shardCount; shard++) {
         state.shards.push({ head: emptyHead(shard), entries: [], checkpoints: new Map() });
       }
     }
-    return { ...state.cluster };
+    return copyCluster(state.cluster);
   }
 
   async getCluster(): Promise<ClusterInfo | null> {
     const { cluster } = this.#open();
-    return cluster && { ...cluster };
+    return cluster && copyCluster(cluster);
   }
 
   // -- Catalogue ---------------------------------------------------------------------------------------
 
-  async createTopic(topic: Omit<Topic, 'topicId' | 'version'>): Promise<Topic> {
+  async createTopic(topic: NewTopic): Promise<Topic> {
     const state = this.#open();
     checkPartitionCount(topic.partitionCount);
+    const idClass = checkIdClass(topic.idClass);
     if (state.topicsByName.has(topic.name)) {
       throw new StreamHouseError('topic-exists', `topic '${topic.name}' exists already`);
     }
-    const topicId = ++state.lastTopicId;
+    state.lastTopicId += idClass.modulus;
+    const topicId = idOfClass(state.lastTopicId, idClass);
     const { name, partitionCount, configs, createdAtMs } = topic;
     this.#putTopic({ topicId, name, partitionCount, configs: { ...configs }, createdAtMs, version: 1 });
     state.namesChanged();
@@ -535,7 +540,7 @@ export class MemoryMetadataStore implements MetadataStore {
   async importCluster(cluster: ClusterInfo): Promise<void> {
     const state = this.#open();
     checkImportedCluster(cluster, state.cluster, (shard) => state.shards[shard] !== undefined);
-    state.cluster = { ...cluster };
+    state.cluster = copyCluster(cluster);
   }
 
   async setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo> {
@@ -544,7 +549,7 @@ export class MemoryMetadataStore implements MetadataStore {
     const { movedTo } = cluster;
     if (movedTo !== seen && movedTo !== storeIncarnation) throw movedElsewhere(this.description, movedTo);
     cluster.movedTo = storeIncarnation;
-    return { ...cluster };
+    return copyCluster(cluster);
   }
 
   async close(): Promise<void> {
@@ -576,6 +581,10 @@ function scanCursor({ topicId, partition, baseOffset }: IndexPage): string {
 
 function lowerBound(pages: readonly IndexPage[], baseOffset: number): number {
   return firstIndex(pages.length, (i) => pages[i].baseOffset >= baseOffset);
+}
+
+function copyCluster(cluster: ClusterInfo): ClusterInfo {
+  return { ...cluster, groups: cluster.groups.map(({ name, shards }) => ({ name, shards })) };
 }
 
 function copyTopic(topic: Topic): Topic {

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import type { ObjectId, PartitionId } from '../../../src/core/ids.ts';
 import {
+  checkIdClass,
   checkImportedCluster,
   checkInteger,
   checkLeases,
@@ -23,9 +24,11 @@ import type {
   IndexPage,
   LastIds,
   ListedObject,
+  NewTopic,
   ShardHead,
   Topic,
 } from '../metadata-store.ts';
+import { storedGroups } from '../stored-groups.ts';
 import type { PgConnections } from './pg-connections.ts';
 import { agentOf, clusterOf, headOf, headOutcomeOf, topicColumns, topicOf } from './pg-rows.ts';
 import type { PgRow, PgStatement, PgValue } from './pg-session.ts';
@@ -109,10 +112,11 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
 
   // -- Catalogue ---------------------------------------------------------------------------------------
 
-  async createTopic(topic: Omit<Topic, 'topicId' | 'version'>): Promise<Topic> {
+  async createTopic(topic: NewTopic): Promise<Topic> {
     const { name, partitionCount, configs, createdAtMs } = topic;
     checkPartitionCount(partitionCount);
-    const values = [escapeText(name), partitionCount, JSON.stringify(configs), createdAtMs];
+    const { modulus, residue } = checkIdClass(topic.idClass);
+    const values = [escapeText(name), partitionCount, JSON.stringify(configs), createdAtMs, modulus, residue];
     const [row] = await this.write(this.sql.createTopic, values);
     if (!row) throw new StreamHouseError('topic-exists', `topic '${name}' exists already`);
     return topicOf(row);
@@ -325,8 +329,9 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
 
   async importCluster(cluster: ClusterInfo): Promise<void> {
     const { clusterId, storeIncarnation, shardCount, createdAtMs, generation, copiedFrom, movedTo } = cluster;
+    const groups = storedGroups(cluster);
     const values = [clusterId, storeIncarnation, shardCount, createdAtMs, generation, copiedFrom, movedTo];
-    const [row] = await this.write(this.sql.importCluster, values);
+    const [row] = await this.write(this.sql.importCluster, [...values, groups]);
     if (row) return;
     const heads = new Set((await this.listLeases()).map(({ shard }) => shard));
     checkImportedCluster(cluster, await this.getCluster(), (shard) => heads.has(shard));

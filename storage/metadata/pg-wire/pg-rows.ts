@@ -4,14 +4,18 @@
  */
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import type { Agent, ClusterInfo, HeadOutcome, ShardHead, Topic } from '../metadata-store.ts';
+import { groupsOfStored } from '../stored-groups.ts';
 import type { PgRow, PgValue } from './pg-session.ts';
 import { escapeText, integerArray, unescapeText } from './pg-values.ts';
 
-/** Columns bear the names of the contract's fields, so that most rows are values as they are. */
 export function clusterOf(row: PgRow): ClusterInfo {
-  return row as unknown as ClusterInfo;
+  const { shardGroups, ...cluster } = row as unknown as Omit<ClusterInfo, 'groups'> & {
+    shardGroups: string | null;
+  };
+  return { ...cluster, groups: groupsOfStored(shardGroups, cluster.shardCount) };
 }
 
+/** Columns bear the names of the contract's fields, so that most rows are values as they are. */
 export function agentOf(row: PgRow): Agent {
   return row as unknown as Agent;
 }

@@ -7,7 +7,7 @@
  * row (or fails as a collision). No statement changes a table twice, and parameters without a column have a type.
  */
 export const CLUSTER_COLUMNS = `cluster_id AS "clusterId", store_incarnation AS "storeIncarnation",
-  shard_count AS "shardCount", created_at_ms AS "createdAtMs", generation, copied_from AS "copiedFrom",
+  shard_count AS "shardCount", shard_groups AS "shardGroups", created_at_ms AS "createdAtMs", generation, copied_from AS "copiedFrom",
   moved_to AS "movedTo"`;
 
 const topicColumns = (
@@ -40,14 +40,17 @@ function clusterTexts(s: string) {
 
 function catalogueTexts(s: string) {
   return {
-    /** No row when the name is taken; an id may be lost then, never given twice. */
+    /**
+     * No row when the name is taken; ids may be lost then, never given twice. $5, $6: modulus and residue of the id's
+     * class, which has one of every `modulus` ids.
+     */
     createTopic: `
       WITH given AS (
-        UPDATE ${s}.counters SET last = last + 1
+        UPDATE ${s}.counters SET last = last + $5::int8
         WHERE name = 'topic' AND NOT EXISTS (SELECT 1 FROM ${s}.topics WHERE topics.name = $1) RETURNING last
       )
       INSERT INTO ${s}.topics (topic_id, name, partition_count, configs, created_at_ms, version)
-      SELECT last, $1, $2::int4, $3::text, $4::int8, 1 FROM given
+      SELECT last - (last - $6::int8) % $5::int8, $1, $2::int4, $3::text, $4::int8, 1 FROM given
       ON CONFLICT (name) DO NOTHING RETURNING ${topicColumns()}`,
     getTopic: `SELECT ${topicColumns()} FROM ${s}.topics WHERE name = $1`,
     getTopicsById: `SELECT ${topicColumns()} FROM ${s}.topics WHERE topic_id = ANY($1::int8[])`,
@@ -129,12 +132,12 @@ function movingTexts(s: string) {
     /** No row unless all heads are there and the cluster that is there, if any, is of the same store and not newer. */
     importCluster: `
       INSERT INTO ${s}.cluster AS cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation,
-        copied_from, moved_to)
-      SELECT $1::text, $2::text, $3::int4, $4::int8, $5::int8, $6::text, $7::text
+        copied_from, moved_to, shard_groups)
+      SELECT $1::text, $2::text, $3::int4, $4::int8, $5::int8, $6::text, $7::text, $8::text
       WHERE (SELECT count(*) FROM ${s}.heads WHERE shard < $3::int4) = $3::int4
       ON CONFLICT (only_row) DO UPDATE SET cluster_id = excluded.cluster_id, shard_count = excluded.shard_count,
         created_at_ms = excluded.created_at_ms, generation = excluded.generation, copied_from = excluded.copied_from,
-        moved_to = excluded.moved_to
+        moved_to = excluded.moved_to, shard_groups = excluded.shard_groups
       WHERE cluster.store_incarnation = excluded.store_incarnation AND (cluster.generation < excluded.generation
         OR cluster.generation = excluded.generation AND cluster.moved_to IS NOT DISTINCT FROM excluded.moved_to)
       RETURNING store_incarnation`,

@@ -19,6 +19,7 @@ import {
   checkObjectRows,
   checkPages,
   hasImportedRows,
+  newCluster,
   unfinishedCopy,
 } from '../check-input.ts';
 import type {
@@ -47,6 +48,7 @@ import {
 import { agentOf, clusterOf, headOf } from '../pg-wire/pg-rows.ts';
 import type { PgRow, PgStatement, PgValue } from '../pg-wire/pg-session.ts';
 import { integerArray } from '../pg-wire/pg-values.ts';
+import { storedGroups } from '../stored-groups.ts';
 import { importCalls } from './postgres-import.ts';
 import {
   entryColumns,
@@ -81,11 +83,11 @@ export class PostgresMetadataStore extends PgMetadataStore<PostgresStatements> i
   // -- Cluster -----------------------------------------------------------------------------------------
 
   async initCluster(proposed: NewCluster): Promise<ClusterInfo> {
-    checkInteger(proposed.shardCount, 'shardCount', 1);
-    const { clusterId, storeIncarnation, shardCount, createdAtMs } = proposed;
+    const cluster = newCluster(proposed);
+    const { clusterId, storeIncarnation, shardCount, createdAtMs } = cluster;
     const present = await this.getCluster();
     if (present) return present;
-    const values = [clusterId, storeIncarnation, shardCount, createdAtMs];
+    const values = [clusterId, storeIncarnation, shardCount, createdAtMs, storedGroups(cluster)];
     const [created] = await this.write(this.sql.createCluster, values);
     if (created) return clusterOf(created);
     // Somebody else was first, and has committed: the statement waited for that.

@@ -49,8 +49,9 @@ function clusterTexts(s: string) {
     /** No row when there is a cluster already, or heads without one. */
     createCluster: `
       WITH created AS (
-        INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, generation)
-        SELECT $1::text, $2::text, $3::int4, $4::int8, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads) ON CONFLICT (only_row) DO NOTHING RETURNING *
+        INSERT INTO ${s}.cluster (cluster_id, store_incarnation, shard_count, created_at_ms, shard_groups, generation)
+        SELECT $1::text, $2::text, $3::int4, $4::int8, $5::text, 1 WHERE NOT EXISTS (SELECT 1 FROM ${s}.heads)
+        ON CONFLICT (only_row) DO NOTHING RETURNING *
       ), heads AS (
         INSERT INTO ${s}.heads (shard, head_seq, head_commit_id, epoch, holder, trimmed_through)
         SELECT shard, 0, '', 0, 0, 0 FROM created, generate_series(0, created.shard_count - 1) AS shard

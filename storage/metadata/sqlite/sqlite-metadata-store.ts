@@ -11,6 +11,7 @@ import {
   checkBody,
   checkDrops,
   checkEntries,
+  checkIdClass,
   checkImportedCluster,
   checkImportedRows,
   checkImportTarget,
@@ -19,6 +20,7 @@ import {
   checkObjectRows,
   checkPages,
   checkPartitionCount,
+  idOfClass,
   movedElsewhere,
   newCluster,
   noCluster,
@@ -37,6 +39,7 @@ import type {
   LogEntry,
   MetadataStore,
   NewCluster,
+  NewTopic,
   ObjectRow,
   ReferenceDrop,
   ShardHead,
@@ -44,9 +47,11 @@ import type {
 } from '../metadata-store.ts';
 import { decodeReferences, encodeReferences } from '../object-references.ts';
 import { StoreCounters } from '../store-counters.ts';
+import { groupsOfStored, storedGroups } from '../stored-groups.ts';
 import type { SqliteConnection } from './sqlite-connection.ts';
 import { type SqlitePhase, sqliteErrorMeaning } from './sqlite-error.ts';
 import {
+  type ClusterRow,
   type HeadRow,
   type ObjectRowStored,
   type PageRow,
@@ -137,32 +142,37 @@ export class SqliteMetadataStore implements MetadataStore {
   // -- Cluster -----------------------------------------------------------------------------------------
 
   async initCluster(proposed: NewCluster): Promise<ClusterInfo> {
-    checkInteger(proposed.shardCount, 'shardCount', 1);
+    const cluster = newCluster(proposed);
     return this.#write(() => {
-      const present = this.#run.getCluster.get();
+      const present = this.#cluster();
       if (present) return present;
       if (this.#run.listHeads.get()) throw unfinishedCopy(this.description);
-      const cluster = newCluster(proposed);
-      this.#run.putCluster.run(cluster);
+      this.#run.putCluster.run(clusterRow(cluster));
       for (let shard = 0; shard < cluster.shardCount; shard++) this.#run.insertHead.run(shard);
       return cluster;
     });
   }
 
   async getCluster(): Promise<ClusterInfo | null> {
-    return this.#read(() => this.#run.getCluster.get() ?? null);
+    return this.#read(() => this.#cluster());
+  }
+
+  #cluster(): ClusterInfo | null {
+    const row = this.#run.getCluster.get();
+    return row ? clusterOf(row) : null;
   }
 
   // -- Catalogue ---------------------------------------------------------------------------------------
 
-  async createTopic(topic: Omit<Topic, 'topicId' | 'version'>): Promise<Topic> {
+  async createTopic(topic: NewTopic): Promise<Topic> {
     checkPartitionCount(topic.partitionCount);
+    const idClass = checkIdClass(topic.idClass);
     const { name, partitionCount, configs, createdAtMs } = topic;
     return this.#write(() => {
       if (this.#run.getTopic.get(name)) {
         throw new StreamHouseError('topic-exists', `topic '${name}' exists already`);
       }
-      const topicId = this.#run.nextId.get(1, 'topic')!;
+      const topicId = idOfClass(this.#run.nextId.get(idClass.modulus, 'topic')!, idClass);
       this.#run.insertTopic.run(topicId, name, partitionCount, JSON.stringify(configs), createdAtMs, 1);
       return topicOf(this.#topicRow(name));
     });
@@ -536,7 +546,7 @@ export class SqliteMetadataStore implements MetadataStore {
     checkImportedRows(rows, this.bodyBytesMax);
     const run = this.#run;
     this.#write(() => {
-      checkImportTarget(rows, run.getCluster.get() ?? null);
+      checkImportTarget(rows, this.#cluster());
       for (const topic of rows.topics ?? []) run.importTopic.run(topicRow(topic));
       for (const topic of rows.deletedTopics ?? []) run.importDeletedTopic.run(topicRow(topic));
       for (const { checkpoint, ...head } of rows.heads ?? []) {
@@ -558,20 +568,20 @@ export class SqliteMetadataStore implements MetadataStore {
 
   async importCluster(cluster: ClusterInfo): Promise<void> {
     this.#write(() => {
-      const present = this.#run.getCluster.get() ?? null;
+      const present = this.#cluster();
       checkImportedCluster(cluster, present, (shard) => this.#run.getHead.get(shard) !== undefined);
-      this.#run.putCluster.run(cluster);
+      this.#run.putCluster.run(clusterRow(cluster));
     });
   }
 
   async setMovedTo(storeIncarnation: string | null, seen: string | null): Promise<ClusterInfo> {
     return this.#write(() => {
-      const cluster = this.#run.getCluster.get();
+      const cluster = this.#cluster();
       if (!cluster) throw noCluster(this.description);
       const { movedTo } = cluster;
       if (movedTo !== seen && movedTo !== storeIncarnation) throw movedElsewhere(this.description, movedTo);
       const moved = { ...cluster, movedTo: storeIncarnation };
-      this.#run.putCluster.run(moved);
+      this.#run.putCluster.run(clusterRow(moved));
       return moved;
     });
   }
@@ -581,6 +591,14 @@ export class SqliteMetadataStore implements MetadataStore {
     this.#closed = true;
     this.#connection.close();
   }
+}
+
+function clusterOf({ shardGroups, ...row }: ClusterRow): ClusterInfo {
+  return { ...row, groups: groupsOfStored(shardGroups, row.shardCount) };
+}
+
+function clusterRow({ groups, ...cluster }: ClusterInfo): ClusterRow {
+  return { ...cluster, shardGroups: storedGroups({ ...cluster, groups }) };
 }
 
 function topicOf(row: TopicRow): Topic {

@@ -10,6 +10,8 @@ export interface TopicRow extends Omit<Topic, 'configs'> {
   configs: string;
 }
 
+export type ClusterRow = Omit<ClusterInfo, 'groups'> & { shardGroups: string | null };
+
 export interface HeadRow extends Omit<ShardHead, 'checkpoint'> {
   checkpointSeq: number | null;
   checkpointWriter: number | null;
@@ -66,14 +68,15 @@ function prepareCatalogue(db: Database.Database) {
     nextId: db
       .prepare<[number, string], number>('UPDATE counters SET last = last + ? WHERE name = ? RETURNING last')
       .pluck(),
-    getCluster: db.prepare<[], ClusterInfo>(
+    getCluster: db.prepare<[], ClusterRow>(
       `SELECT cluster_id AS clusterId, store_incarnation AS storeIncarnation, shard_count AS shardCount,
-         created_at_ms AS createdAtMs, generation, copied_from AS copiedFrom, moved_to AS movedTo FROM cluster`,
+         shard_groups AS shardGroups, created_at_ms AS createdAtMs, generation, copied_from AS copiedFrom, moved_to AS movedTo FROM cluster`,
     ),
-    putCluster: db.prepare<ClusterInfo>(
+    putCluster: db.prepare<ClusterRow>(
       `INSERT OR REPLACE INTO cluster (only_row, cluster_id, store_incarnation, shard_count, created_at_ms,
-         generation, copied_from, moved_to)
-         VALUES (1, @clusterId, @storeIncarnation, @shardCount, @createdAtMs, @generation, @copiedFrom, @movedTo)`,
+         generation, copied_from, moved_to, shard_groups)
+         VALUES (1, @clusterId, @storeIncarnation, @shardCount, @createdAtMs, @generation, @copiedFrom, @movedTo,
+           @shardGroups)`,
     ),
     insertHead: db.prepare<[number]>(`INSERT INTO heads VALUES (?, 0, '', 0, 0, NULL, NULL, 0)`),
     insertTopic: db.prepare<[number, string, number, string, number, number]>(

@@ -31,6 +31,7 @@ beforeEach(async () => {
     b.row(5, { agent_id: 'odd', rack: null, host: null, port: null, registered_at: null, state: 'leaving' }),
   ];
   const shard = {
+    group: 'default',
     broker_id: 12,
     agent_id: 'zeta',
     epoch: 3,
@@ -41,7 +42,7 @@ beforeEach(async () => {
     { ...shard, shard: 0 },
     { ...shard, shard: 1, broker_id: null, agent_id: null, since: null, epoch: 0, head_seq: 0 },
     { ...shard, shard: 2, broker_id: 99, agent_id: null, since: null },
-    { ...shard, shard: 3, broker_id: 3, agent_id: 'beta', since: null },
+    { ...shard, shard: 3, group: 'heavy', broker_id: 3, agent_id: 'beta', since: null },
   ];
 });
 afterEach(() => Promise.all([a.close(), b.close()]));
@@ -98,11 +99,11 @@ describe('shards list', () => {
     assert.equal(
       stdout,
       [
-        `shard  agent  broker  epoch  since                     head  state  heartbeat`,
-        `    0  zeta       12      3  2026-02-01T00:00:00.000Z   100  live   0.0 s ago`,
-        `    1  -      -           0  -                            0  -      -`,
-        `    2  -          99      3  -                          100  -      -`,
-        `    3  beta        3      3  -                          100  dead   61.2 s ago`,
+        `shard  group    agent  broker  epoch  since                     head  state  heartbeat`,
+        `    0  default  zeta       12      3  2026-02-01T00:00:00.000Z   100  live   0.0 s ago`,
+        `    1  default  -      -           0  -                            0  -      -`,
+        `    2  default  -          99      3  -                          100  -      -`,
+        `    3  heavy    beta        3      3  -                          100  dead   61.2 s ago`,
         '',
       ].join('\n'),
     );
@@ -112,6 +113,7 @@ describe('shards list', () => {
     const rows = JSON.parse((await run('shards list --json')).stdout);
     assert.deepEqual(rows[3], {
       shard: 3,
+      group: 'heavy',
       agent: 'beta',
       broker: 3,
       epoch: 3,

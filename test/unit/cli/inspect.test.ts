@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { shownBytes } from '../../../src/cli/inspect-text.ts';
 import { shardOf } from '../../../src/core/ids.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { type CliResult, cli } from '../../support/test-shell.ts';
 import {
   DamagedCluster,
@@ -30,7 +31,7 @@ after(() => {
   cluster.remove();
 });
 
-const LONG_SHARD = shardOf(2, 0, 8);
+const LONG_SHARD = shardOf(2, 0, oneGroup(8));
 
 function inspect(...args: string[]): Promise<CliResult> {
   return cli(['inspect', ...args, ...settings]);

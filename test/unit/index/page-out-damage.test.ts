@@ -5,13 +5,14 @@ import { emptyFold } from '../../../index/page-fold.ts';
 import type { StoredPage } from '../../../index/page-store.ts';
 import { SegmentIndex } from '../../../index/segment-index.ts';
 import { systemClock } from '../../../src/core/clock.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 
 const PARTITIONS = 600;
 
 it('writes all pages but the one whose stored part is damaged, and says so', async () => {
   const stored: StoredPage[] = [];
   const options = {
-    shardCount: 1,
+    layout: oneGroup(1),
     budgetBytes: 1 << 30,
     clock: systemClock,
     findPages: async (requests: readonly { partition: number }[]) =>

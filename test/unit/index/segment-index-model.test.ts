@@ -12,6 +12,7 @@ import { SegmentRefList } from '../../../index/segment-ref.ts';
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import { shardOf } from '../../../src/core/ids.ts';
 import { type Random, seededRandom } from '../../../src/core/random.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { FakePageStore, turn, turnClock, unavailable } from './fake-page-store.ts';
 import { applyEntry, endOf, type ModelPartition, type Op, ShardModel } from './index-model.ts';
 
@@ -50,7 +51,7 @@ class World {
   newIndex(): SegmentIndex {
     const { findPages } = this.store;
     return new SegmentIndex({
-      shardCount: SHARD_COUNT,
+      layout: oneGroup(SHARD_COUNT),
       budgetBytes: this.budget(),
       findPages,
       clock: turnClock,
@@ -62,7 +63,7 @@ class World {
   }
 
   shardOf(topicId: number, partition: number): ShardModel {
-    return this.shards[shardOf(topicId, partition, SHARD_COUNT)];
+    return this.shards[shardOf(topicId, partition, oneGroup(SHARD_COUNT))];
   }
 
   pick(): { model: ShardModel; of: ModelPartition } {

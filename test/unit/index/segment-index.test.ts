@@ -8,6 +8,7 @@ import type { StoredPage } from '../../../index/page-store.ts';
 import { LOCATE_REFS_MAX, SegmentIndex, type SegmentIndexOptions } from '../../../index/segment-index.ts';
 import { SegmentRefList } from '../../../index/segment-ref.ts';
 import type { ErrorCode } from '../../../src/core/errors.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { FakePageStore, turn, turnClock, unavailable } from './fake-page-store.ts';
 
 const TOPIC = 5;
@@ -35,7 +36,7 @@ class Rig {
   another(options: Partial<SegmentIndexOptions> = {}): SegmentIndex {
     const { findPages } = this.store;
     return new SegmentIndex({
-      shardCount: 1,
+      layout: oneGroup(1),
       budgetBytes: 1e9,
       findPages,
       clock: turnClock,

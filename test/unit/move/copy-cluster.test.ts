@@ -16,6 +16,10 @@ import { ShardHolder } from '../../../workers/shard-holder.ts';
 import { HookedMetadataStore } from '../../support/hooked-metadata-store.ts';
 
 const SHARDS = 6;
+const GROUPS = [
+  { name: 'default', shards: 2 },
+  { name: 'heavy', shards: 4 },
+];
 
 /** Every wait ends at once, and its time has passed. */
 function skippingClock(): Clock {
@@ -49,7 +53,13 @@ function page(topicId: number, partition: number, baseOffset: number): IndexPage
 
 /** Some of everything: an empty shard, trimmed ones, pages of a deleted topic, objects in every state. */
 async function fill(store: MetadataStore): Promise<void> {
-  await store.initCluster({ clusterId: 'c', storeIncarnation: 's-A', shardCount: SHARDS, createdAtMs: 5 });
+  await store.initCluster({
+    clusterId: 'c',
+    storeIncarnation: 's-A',
+    shardCount: SHARDS,
+    groups: GROUPS,
+    createdAtMs: 5,
+  });
   await store.registerAgent({
     agentId: 'a',
     address: 'x:1',
@@ -161,6 +171,7 @@ describe('a copied cluster', () => {
       clusterId: 'c',
       storeIncarnation: marked?.movedTo,
       shardCount: SHARDS,
+      groups: GROUPS,
       createdAtMs: 5,
       generation: 2,
       copiedFrom: 's-A',

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { type ErrorCode, StreamHouseError } from '../../../src/core/errors.ts';
 import { shardOf } from '../../../src/core/ids.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import type { ProduceResult } from '../../../src/route/broker.ts';
 import type { ForwardedAppend, ForwardedAppends } from '../../../src/route/peer-duties.ts';
 import { ProduceRouter } from '../../../src/route/produce-router.ts';
@@ -36,7 +37,7 @@ const TOPIC: Topic = {
 /** By shard, some partition of it. */
 const PARTITION = Array.from({ length: SHARDS }, (_, shard) => {
   for (let partition = 0; ; partition++)
-    if (shardOf(TOPIC.topicId, partition, SHARDS) === shard) return partition;
+    if (shardOf(TOPIC.topicId, partition, oneGroup(SHARDS)) === shard) return partition;
 });
 const PEER = peerPlace(0, 40);
 const OTHER = peerPlace(0, 50);
@@ -67,7 +68,7 @@ beforeEach(() => {
   router = new ProduceRouter({
     settings: {
       laneCount: 1,
-      shardCount: SHARDS,
+      layout: oneGroup(SHARDS),
       inFlightBytesMax: IN_FLIGHT_MAX,
       recordBytesMax: MIB,
       appendBytesMax: MIB,

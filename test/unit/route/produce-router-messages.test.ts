@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { systemClock } from '../../../src/core/clock.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import type { ProduceRequest, ProduceResult } from '../../../src/route/broker.ts';
 import { ProduceRouter } from '../../../src/route/produce-router.ts';
 import type { Topic } from '../../../storage/metadata/metadata-store.ts';
@@ -35,7 +36,7 @@ function rig(laneIsUp: () => boolean = () => true): Rig {
   const router = new ProduceRouter({
     settings: {
       laneCount: 1,
-      shardCount: 8,
+      layout: oneGroup(8),
       inFlightBytesMax: 64 * MIB,
       recordBytesMax: MIB,
       appendBytesMax: 16 * MIB,

@@ -1,6 +1,7 @@
 /** Where a shard's requests go, and the races around it: over real caches and a store in memory; time turned by hand. */
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { type ShardPlace, ShardPlaces } from '../../../src/route/shard-places.ts';
 import { CachedMetadataStore } from '../../../storage/metadata/cached-metadata-store.ts';
 import type { MetadataMethod } from '../../../storage/metadata/forwarding-metadata-store.ts';
@@ -28,8 +29,8 @@ beforeEach(async () => {
   const state = new MemoryMetadataState();
   store = new FaultyMetadataStore(new MemoryMetadataStore(state));
   other = new MemoryMetadataStore(state);
-  cached = new CachedMetadataStore(store, { clock, observer, shardCount: SHARDS });
-  await other.initCluster({ clusterId: 'c', storeIncarnation: 's', shardCount: SHARDS, createdAtMs: 1 });
+  cached = new CachedMetadataStore(store, { clock, observer, layout: oneGroup(SHARDS) });
+  await other.initCluster({ clusterId: 'c', storeIncarnation: 's', ...oneGroup(SHARDS), createdAtMs: 1 });
   held = new Map();
   own = await register('own');
   places = new ShardPlaces({

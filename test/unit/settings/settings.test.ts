@@ -9,9 +9,11 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import { withoutSecrets } from '../../../src/core/printable-url.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import {
   environmentOf,
   flagOf,
+  newLayout,
   printableSettings,
   readSettings,
   SETTINGS,
@@ -90,15 +92,46 @@ describe('settings', () => {
     assert.equal(settings.objects, 'file:/var/lib/x/objects');
     assert.equal(read({ flags: { data: './x' } }).metadata, 'sqlite:./x/metadata.db');
     assert.equal(read({ flags: { data: 'x//' } }).objects, 'file:x/objects');
-    assert.equal(settings.shards, 8);
+    assert.deepEqual(newLayout(settings), oneGroup(8));
     assert.match(settings.agentId, /^[A-Za-z0-9._-]+$/);
     assert.ok(settings.lanes >= 1);
   });
 
   it('has more shards by default where statements are short', () => {
-    assert.equal(read({ flags: { metadata: 'postgres://db/x' } }).shards, 64);
-    assert.equal(read({ flags: { metadata: 'dynamodb://eu/x' } }).shards, 8);
-    assert.equal(read({ flags: { metadata: 'postgres://db/x', shards: '16' } }).shards, 16);
+    const shardsWith = (flags: Record<string, string>) => newLayout(read({ flags })).shardCount;
+    assert.equal(shardsWith({ metadata: 'postgres://db/x' }), 64);
+    assert.equal(shardsWith({ metadata: 'dynamodb://eu/x' }), 8);
+    assert.equal(shardsWith({ metadata: 'postgres://db/x', shards: '16' }), 16);
+  });
+
+  it('divides the shards of a new cluster among groups', () => {
+    const groups = [
+      { name: 'default', shards: 48 },
+      { name: 'heavy', shards: 16 },
+    ];
+    const flags = { 'shard-groups': 'default:48,heavy:16' };
+    assert.deepEqual(newLayout(read({ flags })), { shardCount: 64, groups });
+    assert.deepEqual(newLayout(read({ flags: { ...flags, shards: '64' } })), { shardCount: 64, groups });
+    const refuses = (given: Record<string, string>, why: RegExp) =>
+      assert.throws(() => read({ flags: given }), { code: 'invalid-setting', message: why });
+    refuses(
+      { ...flags, shards: '32' },
+      /^--shard-groups: default:48,heavy:16 are 64 shards, and shards says 32$/,
+    );
+    const wrong = [
+      '',
+      'a',
+      'a:0',
+      'a:1,',
+      'a:1,a:2',
+      'a:1 ,b:2',
+      'a b:1',
+      'a:1000,b:25',
+      `${'a:1,'.repeat(2)}b:1`,
+    ];
+    for (const value of wrong) refuses({ 'shard-groups': value }, /^--shard-groups: /);
+    const tooMany = Array.from({ length: 65 }, (_, i) => `g${i}:1`).join();
+    refuses({ 'shard-groups': tooMany }, /at most 64 groups and 1024 shards in all$/);
   });
 
   it('reads sizes and durations as people write them', () => {

@@ -9,6 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import { decodePage, encodePage, type Page } from '../../../index/page-codec.ts';
 import { REF_MAX_TIMESTAMP, REF_NUMBERS, REF_POSITION } from '../../../index/segment-ref.ts';
 import { partitionKey, shardOf } from '../../../src/core/ids.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import type { Finding } from '../../../src/verify/finding.ts';
 import { encodeReferences } from '../../../storage/metadata/object-references.ts';
 import { decodeCheckpoint, encodeCheckpoint } from '../../../workers/checkpoint-codec.ts';
@@ -29,7 +30,7 @@ type SlicesRow = Entry & SlicesEntry;
 const SHARDS = 8;
 const WIDE_ID = 1;
 const LONG_ID = 2;
-const LONG_SHARD = shardOf(LONG_ID, 0, SHARDS);
+const LONG_SHARD = shardOf(LONG_ID, 0, oneGroup(SHARDS));
 
 let cluster: VerifiedCluster;
 before(async () => {
@@ -406,7 +407,7 @@ describe('damaged logs', () => {
     const { seq } = store.head(shard);
     const slice = { ...entry.slices[0], topicId: 3, baseOffset: 0, objectIndex: 0 };
     let partition = 0;
-    while (shardOf(3, partition, SHARDS) !== shard) partition++;
+    while (shardOf(3, partition, oneGroup(SHARDS)) !== shard) partition++;
     slice.partition = partition;
     store.run('UPDATE heads SET epoch = 4 WHERE shard = ?', shard);
     const objects = [entry.objects[0]];

@@ -12,6 +12,7 @@ import { systemClock } from '../../../src/core/clock.ts';
 import { crc32c } from '../../../src/core/crc32c.ts';
 import { type ObjectId, partitionKey, shardOf } from '../../../src/core/ids.ts';
 import { batchBytes, writeBatch } from '../../../src/core/record-batch.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { partitionSegments } from '../../../src/inspect/partition-segments.ts';
 import type { Finding } from '../../../src/verify/finding.ts';
 import { verifyCluster } from '../../../src/verify/verify.ts';
@@ -153,7 +154,7 @@ async function merge(
 
 async function segmentsOf(made: HandMade): Promise<string[]> {
   const of = { topicId: made.topicId, partition: PARTITION, fromOffset: 0 };
-  const { segments } = await partitionSegments(made.store, 1, of);
+  const { segments } = await partitionSegments(made.store, oneGroup(1), of);
   const out: string[] = [];
   for await (const { baseOffset, nextOffset, number } of segments)
     out.push(`${baseOffset}-${nextOffset}:${number}`);
@@ -211,7 +212,7 @@ it('a merge that does not cover segments exactly is found', async () => {
 
 it('a partition in a foreign shard is found', async () => {
   const made = new HandMade();
-  const own = shardOf(1, PARTITION, 2);
+  const own = shardOf(1, PARTITION, oneGroup(2));
   const foreign = 1 - own;
   await made.begin(2, foreign);
   await made.append({ kind: 'takeover', incarnation: 1 }, [], foreign);

@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { shardOf } from '../../../src/core/ids.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { decodeBatchObject, verifySlice } from '../../../storage/objects/batch-object.ts';
 import { bufferOver } from '../../../workers/append-codec.ts';
 import { BatchBuilder } from '../../../workers/batch-builder.ts';
@@ -119,7 +120,7 @@ describe('batch builder', () => {
       partitions.map((partition) => ({ partition, payloads: [`p${partition}`], lane: partition % 3 })),
       2,
     );
-    const lost = partitions.filter((partition) => shardOf(1, partition, 2) === 1);
+    const lost = partitions.filter((partition) => shardOf(1, partition, oneGroup(2)) === 1);
     assert.ok(lost.length > 0 && lost.length < 8);
     const told: number[][] = [];
     builder.removeShard(1, (lane, slot, generation) => told.push([lane, slot, generation]));

@@ -6,13 +6,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../src/core/clock.ts';
 import { shardOf } from '../../../src/core/ids.ts';
+import { oneGroup } from '../../../src/core/shard-layout.ts';
 import { MemoryObjectStore } from '../../../storage/objects/memory-object-store.ts';
 import { cluster, holding, SHARDS, seen, start, until } from '../../support/sequencer-rig.ts';
 
 /** A partition of topic 1 in each shard. */
 const IN = [0, 1].map((shard) => {
   let partition = 0;
-  while (shardOf(1, partition, SHARDS) !== shard) partition++;
+  while (shardOf(1, partition, oneGroup(SHARDS)) !== shard) partition++;
   return partition;
 });
 

@@ -8,6 +8,7 @@ import type { TSchema } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { StreamHouseError } from '../../../../src/core/errors.ts';
 import { shardOf } from '../../../../src/core/ids.ts';
+import { oneGroup } from '../../../../src/core/shard-layout.ts';
 import { BrokerListV3, PartitionListV3, ShardListV3 } from '../../../../src/protocol/http/schemas.ts';
 import { memberOf } from '../../../support/fake-broker.ts';
 import {
@@ -114,7 +115,7 @@ test('who holds which shard', async (t) => {
   const list = (await call(under, 'GET', `${V3}/shards`)).json;
   assertShape(ShardListV3, list);
   assert.equal(list.data.length, 8);
-  const common = { kind: 'StreamhouseShard', cluster_id: 'fake-cluster' };
+  const common = { kind: 'StreamhouseShard', cluster_id: 'fake-cluster', group: 'default' };
   assert.deepEqual(list.data.slice(2, 5), [
     {
       ...common,
@@ -135,7 +136,7 @@ test('who holds which shard', async (t) => {
 test('the leader of a partition is the holder of its shard', async (t) => {
   const under = await startDoor(t);
   const { topicId } = under.broker.addTopic('wide', 40);
-  const shards = Array.from({ length: 40 }, (_, partition) => shardOf(topicId, partition, 8));
+  const shards = Array.from({ length: 40 }, (_, partition) => shardOf(topicId, partition, oneGroup(8)));
   under.broker.holders.set(shards[0], { holder: 8 });
   const unheld = shards.find((shard) => shard !== shards[0]) as number;
   under.broker.holders.set(unheld, { holder: 0 });

@@ -1,6 +1,7 @@
 /** The races of cached leases and agents, each made to happen by holding replies back; time is turned by hand. */
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
+import { oneGroup } from '../../../../src/core/shard-layout.ts';
 import type { MetadataCacheObserver } from '../../../../storage/metadata/cache/metadata-cache-observer.ts';
 import { CachedMetadataStore } from '../../../../storage/metadata/cached-metadata-store.ts';
 import type { MetadataMethod } from '../../../../storage/metadata/forwarding-metadata-store.ts';
@@ -38,7 +39,7 @@ beforeEach(async () => {
   const state = new MemoryMetadataState();
   slow = new FaultyMetadataStore(new MemoryMetadataStore(state));
   other = new MemoryMetadataStore(state);
-  cached = new CachedMetadataStore(slow, { clock, observer, shardCount: SHARDS });
+  cached = new CachedMetadataStore(slow, { clock, observer, layout: oneGroup(SHARDS) });
   await other.initCluster({ clusterId: 'c', storeIncarnation: 's', shardCount: SHARDS, createdAtMs: 1 });
   for (let shard = 0; shard < SHARDS; shard++) await take(shard, 7);
 });

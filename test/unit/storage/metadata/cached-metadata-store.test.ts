@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
 import { shardOf } from '../../../../src/core/ids.ts';
+import { oneGroup } from '../../../../src/core/shard-layout.ts';
 import type { MetadataCacheObserver } from '../../../../storage/metadata/cache/metadata-cache-observer.ts';
 import {
   CachedMetadataStore,
@@ -48,7 +49,7 @@ function open(settings: Partial<MetadataCacheSettings> = {}): void {
   const state = new MemoryMetadataState();
   slow = new FaultyMetadataStore(new MemoryMetadataStore(state));
   other = new MemoryMetadataStore(state);
-  cached = new CachedMetadataStore(slow, { clock, observer, shardCount: SHARDS, settings });
+  cached = new CachedMetadataStore(slow, { clock, observer, layout: oneGroup(SHARDS), settings });
 }
 
 /** Holds the next reply of `method` back until `release` is called; the store has done its part by then. */
@@ -307,7 +308,7 @@ describe('CachedMetadataStore', () => {
         return structuredClone(answers.shift()!);
       }
     }
-    const cache = new CachedMetadataStore(new GoneBackStore(), { clock, observer, shardCount: SHARDS });
+    const cache = new CachedMetadataStore(new GoneBackStore(), { clock, observer, layout: oneGroup(SHARDS) });
     await cache.getTopic('a');
     for (let i = 1; i <= 2; i++) {
       clock.nowMs += 1000;
@@ -412,11 +413,11 @@ describe('partition look-ups', () => {
     const topic = await cluster();
     assert.equal(cached.peekPartition('a', 2), undefined);
     const found = await cached.getPartition('a', 2);
-    const shard = shardOf(topic.topicId, 2, SHARDS);
+    const shard = shardOf(topic.topicId, 2, oneGroup(SHARDS));
     assert.deepEqual([found?.topic, found?.shard, found?.lease.holder], [topic, shard, 7]);
     for (const partition of [0, 1, 2]) {
       const place = cached.peekPartition('a', partition);
-      assert.equal(place?.shard, shardOf(topic.topicId, partition, SHARDS));
+      assert.equal(place?.shard, shardOf(topic.topicId, partition, oneGroup(SHARDS)));
       assert.equal(place?.lease.epoch, 1);
       assert.deepEqual(await cached.getPartition('a', partition), place);
     }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
+import { oneGroup } from '../../../../src/core/shard-layout.ts';
 import { MemoryMetadataStore } from '../../../../storage/metadata/memory/memory-metadata-store.ts';
 import type { ImportedRows, ShardHead } from '../../../../storage/metadata/metadata-store.ts';
 import { failsWith, objectRow } from '../../../contract/metadata-store-rig.ts';
@@ -12,7 +13,7 @@ const LAYOUT = new URL('../../../golden/dynamodb-items-v1.json', import.meta.url
 const CLUSTER = {
   clusterId: 'c',
   storeIncarnation: 'new',
-  shardCount: 2,
+  ...oneGroup(2),
   createdAtMs: 1,
   generation: 2,
   copiedFrom: 'old',

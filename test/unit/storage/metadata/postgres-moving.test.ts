@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleepMs } from 'node:timers/promises';
+import { oneGroup } from '../../../../src/core/shard-layout.ts';
 import type {
   ClusterInfo,
   ImportedRows,
@@ -58,7 +59,7 @@ const ROWS: Required<ImportedRows> = {
 const CLUSTER: ClusterInfo = {
   clusterId: 'c',
   storeIncarnation: 's-2',
-  shardCount: 2,
+  ...oneGroup(2),
   createdAtMs: 5,
   generation: 2,
   copiedFrom: 's-1',
