@@ -87,7 +87,7 @@ export function summaryLines(report: LoadReport): [string, string][] {
   return rows;
 }
 
-function clusterLines({ cluster, records }: LoadReport): [string, string][] {
+function clusterLines({ cluster, records, verify }: LoadReport): [string, string][] {
   if (cluster === null) return [];
   const again = Object.entries(cluster.retried).map(([code, times]) => `${count(times)} for ${code}`);
   return [
@@ -105,7 +105,10 @@ function clusterLines({ cluster, records }: LoadReport): [string, string][] {
     ]),
     ['forwarded', percent(cluster.forwarded_share)],
     ['sent again', again.join(', ') || 'nothing'],
-    ['unknown', `${count(records.unknown)} records, of which nobody knows but who reads them back`],
+    [
+      'unknown',
+      `${count(records.unknown)} records that may be there or not${verify === null ? '' : `; ${count(verify.unknown_read)} are`}`,
+    ],
   ];
 }
 
