@@ -24,6 +24,9 @@ const SEED = Number(process.env.STREAMHOUSE_TEST_KILL_SEED ?? 1);
 const PARTITIONS = 10;
 /** From the first acknowledgement after a start to the kill, ms at most. */
 const KILL_AFTER_MS_MAX = 300;
+/** However slow the store is: some kilobytes of log are soon written. */
+const CHECKPOINT_MS_MAX = 20_000;
+const LOOK_MS = 20;
 /** A start takes about this long; one in five is killed within it. */
 const START_MS_USUAL = 600;
 
@@ -91,12 +94,17 @@ class Victim {
     assert.equal(signal, 'SIGKILL');
   }
 
-  /** Ends it where it stands, some time after the call. */
-  async kill(): Promise<void> {
+  /** Ends it where it stands, some time after the call; or as long after its first checkpoint, should that be later. */
+  async kill(afterCheckpoint: boolean): Promise<void> {
     const { client } = this;
     assert.ok(client !== null);
+    const written = async () => metricSum(await client.metricsText(), 'streamhouse_checkpoints_total') ?? 0;
+    for (let i = 0; afterCheckpoint && (await written()) === 0; i++) {
+      assert.ok(i < CHECKPOINT_MS_MAX / LOOK_MS, `no checkpoint within ${CHECKPOINT_MS_MAX} ms`);
+      await sleepMs(LOOK_MS);
+    }
     await sleepMs(this.#random.unit() * KILL_AFTER_MS_MAX);
-    this.checkpoints += metricSum(await client.metricsText(), 'streamhouse_checkpoints_total') ?? 0;
+    this.checkpoints += await written();
     // The answer came at a moment when nothing much happens: anything but that.
     await sleepMs(this.#random.unit() * 20);
     this.client = null;
@@ -131,7 +139,7 @@ describe('kill -9 under load', () => {
 async function killAgainAndAgain(t: TestContext, scheme: PlacedScheme, rounds: number): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'streamhouse-kill-'));
   const place = await openPlace(scheme);
-  // Of few rounds each must be long enough for a checkpoint.
+  // Of few rounds each must be long enough to mean something.
   const acknowledgedMin = rounds < 20 ? 300 : 20;
   const victim = new Victim(directory, place, seededRandom(SEED));
   const ledger = new RecordLedger('killed');
@@ -146,7 +154,7 @@ async function killAgainAndAgain(t: TestContext, scheme: PlacedScheme, rounds: n
     load.start();
     for (let round = 0; round < rounds; round++) {
       await load.moreAcknowledged(acknowledgedMin, 20_000);
-      await victim.kill();
+      await victim.kill(round % 4 === 3);
       if (round % 5 === 4) await victim.startInVain();
       client = await victim.start();
       await ledger.check(client, PARTITIONS);
