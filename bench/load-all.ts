@@ -16,7 +16,8 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { LoadReport } from '../src/load/report-schema.ts';
+import type { ClusterReport, LoadReport } from '../src/load/report-schema.ts';
+import { hasOneOwner } from '../storage/metadata/metadata-backends.ts';
 import { MEASURED_PLACES, type MetadataPlace, type PlacedScheme } from '../test/support/metadata-places.ts';
 import { LOAD_RUNS, type LoadRunRow, MARKS, type Measured } from './load-runs.ts';
 
@@ -30,7 +31,8 @@ function fileOf(out: string, { name }: LoadRunRow): string {
 /** Resolves with the exit code; what the harness prints goes through. */
 async function runOne(row: LoadRunRow, out: string, smoke: boolean, place: MetadataPlace): Promise<number> {
   const file = fileOf(out, row);
-  const { scenario, serve = [] } = row;
+  const { scenario } = row;
+  const serve = (smoke ? row.smokeServe : undefined) ?? row.serve ?? [];
   const own = [...(smoke ? row.smoke : row.args), '--metadata', await place.freshUrl()];
   const files = ['--json', `${file}.json`, '--html', `${file}.html`];
   const args = [MAIN, 'load', scenario, ...own, ...files, '--', ...place.args, ...serve];
@@ -89,6 +91,67 @@ function rowCells(row: LoadRunRow, report: LoadReport): string[] {
   ];
 }
 
+/** What happened to the brokers of a run that had several. */
+function clusterSection({ name }: LoadRunRow, cluster: ClusterReport | null): string[] {
+  if (cluster === null) return [];
+  const spans = cluster.spans.map((span) => [
+    span.name,
+    `${span.from_s} to ${span.to_s}`,
+    ...[span.acked, span.rate_per_s].map((count) => count.toLocaleString('en-US')),
+    ...[span.produce_ms.p50, span.produce_ms.p99, span.produce_ms.max].map((time) => number(time)),
+    counts(span.failures),
+    counts(span.retried),
+  ]);
+  const stops = cluster.stops.map((stop) => [
+    stop.event,
+    `${stop.partitions}, ${stop.of}`,
+    ...[stop.stopped_ms.p50, stop.stopped_ms.max, stop.again_ms].map((time) => number(time, 4)),
+    ...[stop.longest_ms.p50, stop.longest_ms.max].map((time) => number(time, 4)),
+  ]);
+  const brokers = cluster.brokers.map((broker) => [
+    broker.name,
+    broker.killed_s === null ? `from ${broker.started_s}` : `${broker.started_s} to ${broker.killed_s}`,
+    ...[broker.records_committed, broker.forwarded_appends, broker.received_appends].map((count) =>
+      count.toLocaleString('en-US'),
+    ),
+    ...[broker.metadata_calls, broker.objects_uploaded].map((count) => count.toLocaleString('en-US')),
+    ...[number(broker.cpu_s), number(broker.rss_max_mb, 4)],
+  ]);
+  const events = cluster.events.map(({ t_s, what }) => `${t_s} s ${what}`).join(', ');
+  const share = cluster.forwarded_share === null ? '-' : `${(cluster.forwarded_share * 100).toFixed(0)} %`;
+  return [
+    '',
+    `*${name}*: ${events}. ${share} of the appends went on to another broker.`,
+    '',
+    ...markdownTable(
+      ['', 'from, to s', 'records', 'records/s', 'p50', 'p99', 'max', 'failed', 'sent again'],
+      spans,
+    ),
+    '',
+    ...markdownTable(
+      ['acknowledgements stopped', 'partitions', 'p50', 'max', 'all again', 'longest since: p50', 'max'],
+      stops,
+    ),
+    '',
+    ...markdownTable(
+      [
+        ...['broker', 'ran, s', 'records committed', 'forwarded', 'received'],
+        ...['metadata calls', 'objects', 'CPU s', 'RSS MB'],
+      ],
+      brokers,
+    ),
+  ];
+}
+
+function counts(byCode: Readonly<Record<string, number>>): string {
+  const texts = Object.entries(byCode).map(([code, count]) => `${count.toLocaleString('en-US')} ${code}`);
+  return texts.join(', ') || '-';
+}
+
+function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  return [head, head.map((_, i) => (i === 0 ? '---' : '--:')), ...rows].map(markdownRow);
+}
+
 function markdownRow(cells: readonly string[]): string {
   return `| ${cells.join(' | ')} |`;
 }
@@ -145,6 +208,7 @@ function section(out: string, scheme: PlacedScheme, runs: readonly LoadRunRow[])
     markdownRow(['mark', 'goal', 'measured', 'met']),
     markdownRow(['---', '---', '---', '---']),
     ...marks,
+    ...shown.flatMap((row) => clusterSection(row, (reports.get(row.name) as LoadReport).cluster)),
     '',
     ...shown.map((row) => `- ${row.name}: \`${(reports.get(row.name) as LoadReport).command}\``),
   ].join('\n');
@@ -170,6 +234,10 @@ async function runAll(
   const place = await MEASURED_PLACES[scheme]();
   try {
     for (const row of runs) {
+      if (row.isShared && hasOneOwner(`${scheme}:`)) {
+        console.log(`\n== ${row.name}: not on ${scheme}, which has one owner`);
+        continue;
+      }
       console.log(`\n== ${row.name}`);
       if ((await runOne(row, out, smoke, place)) !== 0) failed.push(row.name);
     }

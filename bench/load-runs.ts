@@ -12,9 +12,14 @@ export interface LoadRunRow {
   smoke: readonly string[];
   /** After --. */
   serve?: readonly string[];
+  /** The same at the smoke size. */
+  smokeServe?: readonly string[];
+  /** Only on stores that several brokers can share. */
+  isShared?: true;
 }
 
 const VERIFY = '--verify';
+const CLUSTER = 'three brokers, one killed, one added';
 
 export const LOAD_RUNS: readonly LoadRunRow[] = [
   {
@@ -72,6 +77,37 @@ export const LOAD_RUNS: readonly LoadRunRow[] = [
     scenario: 'pathological',
     args: ['--in-flight', '1000', '--batches', '20', '--no-cross-partition', VERIFY],
     smoke: ['--in-flight', '64', '--partitions', '20', '--batches', '5', '--no-cross-partition', VERIFY],
+  },
+  {
+    // As many connections as requests: no answer waits for another one. But a closed loop stands still as soon as all
+    // that it may have unanswered waits for the dead broker.
+    name: CLUSTER,
+    scenario: 'pathological',
+    args: [
+      ...['--brokers', '3', '--kill-one-after', '30s', '--add-one-after', '75s', '--connections', '384'],
+      ...['--in-flight', '384', '--warm-up', '3s', VERIFY],
+    ],
+    smoke: [
+      ...['--brokers', '3', '--kill-one-after', '2s', '--add-one-after', '5s', '--partitions', '60'],
+      ...['--rate', '600', '--duration', '10s', VERIFY],
+    ],
+    smokeServe: ['--heartbeat', '300ms', '--dead-agent', '1s'],
+    isShared: true,
+  },
+  {
+    // Open loop, with room for all that waits for the dead broker, so that what others serve goes on.
+    name: 'three brokers at 500/s, one killed, one added',
+    scenario: 'pathological',
+    args: [
+      ...['--brokers', '3', '--kill-one-after', '20s', '--add-one-after', '55s', '--connections', '4000'],
+      ...['--in-flight', '4000', '--partitions', '100', '--rate', '500', '--duration', '100s', VERIFY],
+    ],
+    smoke: [
+      ...['--brokers', '2', '--kill-one-after', '2s', '--add-one-after', '4s', '--partitions', '20'],
+      ...['--rate', '200', '--duration', '8s', VERIFY],
+    ],
+    smokeServe: ['--heartbeat', '300ms', '--dead-agent', '1s'],
+    isShared: true,
   },
   {
     name: 'trickle',
@@ -219,6 +255,16 @@ function unlessDynalite(isMet: boolean, report: LoadReport): boolean | null {
   return isDynamodb(report) ? null : isMet;
 }
 
+/** Of `serve`, by default, and what a takeover may take on top. */
+const TAKEN_OVER_MS_MAX = 15_000 + 2000;
+
+/** Of the partitions of the broker that was killed. */
+function stopOfKilled({ cluster }: LoadReport) {
+  return (
+    cluster?.stops.find(({ of, event }) => event.endsWith(' killed') && of.startsWith('led by ')) ?? null
+  );
+}
+
 function flushMark(what: string, run: string): Mark {
   return mark(
     what,
@@ -227,7 +273,8 @@ function flushMark(what: string, run: string): Mark {
     ({ flush }) => flush.rows,
     (rows, report) => {
       const { flush, objects } = report;
-      if (rows > 2 * shardsOf(report) + objects.uploaded / flush.count) return false;
+      // The mean in the report is rounded.
+      if (rows > 2 * shardsOf(report) + objects.uploaded / flush.count + 0.001) return false;
       return flush.statements === null ? null : flush.statements <= 1.01;
     },
     (rows, { flush }) =>
@@ -261,6 +308,28 @@ export const MARKS: readonly Mark[] = [
     (read, { records, verify, plan }) =>
       read === plan.records && records.acked === read && verify?.missing === 0 && verify.reordered === 0,
     (read, { records }) => `${records.acked} acknowledged, ${read} read back`,
+  ),
+  mark(
+    'the same over three brokers, one killed and one added: acknowledged and read back once',
+    'all; unknown ones at most once',
+    CLUSTER,
+    ({ verify }) => verify?.read ?? null,
+    (_, { records, verify, plan }) =>
+      verify !== null &&
+      records.acked + records.unknown === plan.records &&
+      verify.missing + verify.duplicated + verify.reordered + verify.altered + verify.gaps === 0 &&
+      verify.refused_read === 0,
+    (read, { records, verify }) =>
+      `${records.acked} acknowledged, ${records.unknown} unknown, ${read} read back: ${verify?.missing} missing, ` +
+      `${verify?.duplicated} doubled, ${verify?.unknown_read} of the unknown ones`,
+  ),
+  mark(
+    'partitions of a broker that was killed are acknowledged again after',
+    '< 17 s: the dead-agent time and 2 s',
+    CLUSTER,
+    (report) => stopOfKilled(report)?.again_ms ?? null,
+    (time, report) => time < TAKEN_OVER_MS_MAX && stopOfKilled(report)?.not_again === 0,
+    (time, report) => `${ms(time)}, ${stopOfKilled(report)?.partitions} partitions`,
   ),
   mark(
     'its produce p99, at 10,000 records/s',

@@ -46,7 +46,7 @@ export function formatCount(value: number): string {
 /** How many times as fast per item as the task it is compared with; null: with none. */
 export function relativeRate(task: TaskFigures, tasks: readonly TaskFigures[]): number | null {
   const other = tasks.find(({ name }) => name === task.against);
-  return other === undefined ? null : task.itemsPerS / other.itemsPerS;
+  return other === undefined ? null : task.itemsPerS / (task.againstItemsPerS ?? other.itemsPerS);
 }
 
 function cells(task: TaskFigures, tasks: readonly TaskFigures[]): string[] {

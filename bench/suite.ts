@@ -24,6 +24,8 @@ export interface TaskFigures {
   itemsPerS: number;
   /** The task of this suite that it is compared with; null: none. */
   against: string | null;
+  /** The rate of `against` by turns with this task, each of its runs before one of this; left out: see its own row. */
+  againstItemsPerS?: number;
   details: Record<string, Detail>;
 }
 
@@ -44,6 +46,11 @@ interface TaskSettings {
   items?: number;
   itemName?: string;
   against?: string;
+  /**
+   * Runs `against`, as many items, before every run of this task: what both are bound by (a disk, a database) may be
+   * another minute by minute.
+   */
+  byTurns?: () => unknown;
   details?: Record<string, Detail>;
   hooks?: FnOptions;
 }
@@ -60,6 +67,8 @@ interface TaskSetSettings {
 export class TaskSet {
   readonly #bench: Bench;
   readonly #settings = new Map<string, TaskSettings>();
+  /** Times of what ran by turns, by the task's name. */
+  readonly #turns = new Map<string, number[]>();
 
   constructor(name: string, { smoke }: SuiteOptions, settings: TaskSetSettings = {}) {
     const { timeMs = 500, runs = 64, warmUpRuns = 16 } = settings;
@@ -75,8 +84,30 @@ export class TaskSet {
   }
 
   add(name: string, run: () => unknown, settings: TaskSettings = {}): void {
+    const { byTurns, hooks } = settings;
     this.#settings.set(name, settings);
-    this.#bench.add(name, run, settings.hooks);
+    this.#bench.add(name, run, byTurns === undefined ? hooks : this.#withTurns(name, byTurns, hooks));
+  }
+
+  #withTurns(name: string, other: () => unknown, hooks: FnOptions = {}): FnOptions {
+    const timesMs: number[] = [];
+    this.#turns.set(name, timesMs);
+    return {
+      ...hooks,
+      async beforeEach(mode) {
+        await hooks.beforeEach?.call(this, mode);
+        const beganMs = performance.now();
+        await other();
+        if (mode === 'run') timesMs.push(performance.now() - beganMs);
+      },
+    };
+  }
+
+  #againstPerS(name: string, items: number): { againstItemsPerS?: number } {
+    const timesMs = this.#turns.get(name);
+    if (timesMs === undefined) return {};
+    const sorted = Float64Array.from(timesMs).sort();
+    return { againstItemsPerS: (items * 1000) / Math.max(sorted[sorted.length >> 1], 1e-6) };
   }
 
   async run(): Promise<TaskFigures[]> {
@@ -101,6 +132,7 @@ export class TaskSet {
         // The clock ticks in nanoseconds: a run below its own overhead counts as one tick.
         itemsPerS: (items * 1000) / Math.max(p50, 1e-6),
         against,
+        ...this.#againstPerS(task.name, items),
         details,
       };
     });

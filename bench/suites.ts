@@ -5,6 +5,7 @@ import { batchBuildingSuite } from './suites/batch-building.ts';
 import { cockroachAppendsSuite } from './suites/cockroach-appends.ts';
 import { codecsSuite } from './suites/codecs.ts';
 import { dynamodbAppendsSuite } from './suites/dynamodb-appends.ts';
+import { forwardingSuite } from './suites/forwarding.ts';
 import { httpDoorSuite } from './suites/http-door.ts';
 import { indexSuite } from './suites/index.ts';
 import { metadataCacheSuite } from './suites/metadata-cache.ts';
@@ -32,4 +33,5 @@ export const SUITES: readonly Suite[] = [
   objectStoreSuite,
   s3ObjectStoreSuite,
   httpDoorSuite,
+  forwardingSuite,
 ];

@@ -31,6 +31,9 @@ export interface PageLoad {
 }
 
 /** A shard that this lane's process holds, as far as it concerns this lane. */
+/** Deleted topics that a shard remembers here; some 50 bytes each. */
+const DELETED_TOPICS_MAX = 65_536;
+
 export class ShardIndex {
   readonly shard: number;
   /** The log is applied through this seq. */
@@ -44,10 +47,21 @@ export class ShardIndex {
   readonly overlaid = new Set<PartitionIndex>();
   /** Page-outs of a shard come one after the other; the newest. */
   pageOut: Promise<unknown> = Promise.resolve();
+  /** Ids of deleted topics, oldest first; whoever still asks for one resolved its name long ago. */
+  readonly deletedTopics = new Set<number>();
 
   constructor(shard: number, seq: number) {
     this.shard = shard;
     this.seq = seq;
+  }
+
+  noteDeleted(topicId: number): void {
+    this.deletedTopics.add(topicId);
+    if (this.deletedTopics.size <= DELETED_TOPICS_MAX) return;
+    for (const oldest of this.deletedTopics) {
+      this.deletedTopics.delete(oldest);
+      break;
+    }
   }
 }
 

@@ -97,9 +97,15 @@ export class SegmentIndex {
   /**
    * Begins to hold a shard at `pointerSeq`: `folds` are this lane's partitions as of the checkpoint there, whose
    * refs so far lie in store pages (nothing for a shard without checkpoint, pointerSeq 0). The log's tail is
-   * then applied by the methods below, closed by `advance` to the head, before anything is looked up.
+   * then applied by the methods below, closed by `advance` to the head, before anything is looked up. `deletedTopics`:
+   * those whose deletion the checkpoint remembers, oldest first.
    */
-  openShard(shard: number, folds: Iterable<PartitionFold>, pointerSeq: number): void {
+  openShard(
+    shard: number,
+    folds: Iterable<PartitionFold>,
+    pointerSeq: number,
+    deletedTopics: Iterable<number> = [],
+  ): void {
     assert(this.#shards[shard] === undefined, `shard ${shard} is open already`);
     const state = new ShardIndex(shard, pointerSeq);
     for (const fold of folds) {
@@ -113,6 +119,7 @@ export class SegmentIndex {
       owner.maxTimestampMs = fold.maxTimestampMs;
       state.partitions.set(partitionKey(topicId, partition), owner);
     }
+    for (const topicId of deletedTopics) state.noteDeleted(topicId);
     this.#shards[shard] = state;
   }
 
@@ -196,6 +203,7 @@ export class SegmentIndex {
   /** A committed deletion: all of the topic's partitions of this shard are forgotten, look-ups that wait fail. */
   removeTopic(shard: number, seq: number, topicId: number): void {
     const state = this.#step(shard, seq);
+    state.noteDeleted(topicId);
     for (const [key, owner] of state.partitions) {
       if (owner.topicId !== topicId) continue;
       state.partitions.delete(key);
@@ -216,6 +224,15 @@ export class SegmentIndex {
   }
 
   // -- Look-ups ------------------------------------------------------------------------------------------
+
+  /**
+   * Whether the log of the partition's shard knows that its topic was deleted: then the partition only looks like an
+   * empty one. False where the shard is not open.
+   */
+  isDeleted(topicId: number, partition: number): boolean {
+    const state = this.#shards[shardOf(topicId, partition, this.#layout)];
+    return state?.deletedTopics.has(topicId) ?? false;
+  }
 
   /**
    * The offsets a partition has, [logStart, nextOffset): 0 and 0 for one that nothing was appended to (whether it

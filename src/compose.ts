@@ -440,7 +440,11 @@ class ComposedBroker {
 
   /** Another broker handed shards over, to us or to others, or leaves. */
   #leasesMoved(notice: LeasesMoved): void {
-    for (const { shard, epoch } of notice.shards) this.#store.noteLease({ shard, epoch, holder: 0 });
+    // Whoever reaches the port may say so: what is known is read anew, and not replaced.
+    for (const { shard, epoch } of notice.shards) {
+      const lease = this.#store.peekLease(shard);
+      if (lease?.holder === notice.from && lease.epoch <= epoch) this.#store.dropLease(shard, lease);
+    }
     this.#agent.leasesMoved(notice);
   }
 

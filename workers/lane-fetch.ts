@@ -87,15 +87,17 @@ export class LaneFetcher {
   }
 
   #boundsOnly(part: LaneFetchPart): PartResult {
-    const bounds = this.#parts.index.bounds(part.topicId, part.partition);
+    const { index } = this.#parts;
+    const bounds = index.bounds(part.topicId, part.partition);
     if (!bounds) return failed(new StreamHouseError('not-leader', 'the partition is not served here'));
+    if (index.isDeleted(part.topicId, part.partition)) return failed(topicDeleted(part.topicId));
     return { ...bounds, batches: [], length: 0, error: null };
   }
 
   async #fetchPart(part: LaneFetchPart, bytesMax: number, atLeastOne: boolean): Promise<PartResult> {
     const { index, clock, counters } = this.#parts;
     const bounds = index.bounds(part.topicId, part.partition);
-    if (!bounds) return this.#boundsOnly(part);
+    if (!bounds || index.isDeleted(part.topicId, part.partition)) return this.#boundsOnly(part);
     if (part.offset === bounds.nextOffset) return { ...bounds, batches: [], length: 0, error: null };
     try {
       const refs = new SegmentRefList();
@@ -183,6 +185,7 @@ export class LaneFetcher {
     timestampMs: number,
   ): Promise<{ offset: number; timestampMs: number } | null> {
     const { index } = this.#parts;
+    if (index.isDeleted(topicId, partition)) throw topicDeleted(topicId);
     const ref = await index.findByTimestamp(topicId, partition, timestampMs);
     if (ref === null) return null;
     const logStart = index.bounds(topicId, partition)?.logStart ?? 0;
@@ -193,6 +196,11 @@ export class LaneFetcher {
     }
     return null;
   }
+}
+
+/** What the log says of a topic, whatever the catalogue that was asked for its name still thinks. */
+export function topicDeleted(topicId: number): StreamHouseError {
+  return new StreamHouseError('topic-not-found', `topic ${topicId} was deleted`);
 }
 
 /** Within a batch: exact where it can be read, its first offset where it is compressed. */

@@ -13,7 +13,7 @@ import type { MetadataStore } from '../storage/metadata/metadata-store.ts';
 import { AnswerWriter, forEachProduce } from './append-codec.ts';
 import { decodeCheckpoint } from './checkpoint-codec.ts';
 import { decodeEntry, type Entry } from './entry-codec.ts';
-import { LaneFetcher, type ReadSlice } from './lane-fetch.ts';
+import { LaneFetcher, type ReadSlice, topicDeleted } from './lane-fetch.ts';
 import { buildAppends } from './lane-produce.ts';
 import type {
   CommittedEntry,
@@ -145,10 +145,17 @@ export class Lane {
 
   #bounds(id: number, topicId: number, partition: number): void {
     const bounds = this.#index.bounds(topicId, partition);
+    const isDeleted = this.#index.isDeleted(topicId, partition);
     this.#parts.toMain(
-      bounds
+      bounds && !isDeleted
         ? { type: 'bounds', id, ...bounds, error: null }
-        : { type: 'bounds', id, logStart: 0, nextOffset: 0, error: notServed() },
+        : {
+            type: 'bounds',
+            id,
+            logStart: 0,
+            nextOffset: 0,
+            error: isDeleted ? topicDeleted(topicId).toPlain() : notServed(),
+          },
     );
   }
 
@@ -173,7 +180,8 @@ export class Lane {
     const watches: Watch[] = [];
     for (const part of parts) {
       const bounds = this.#index.bounds(part.topicId, part.partition);
-      if (!bounds || bounds.nextOffset > part.offset) {
+      const isDeleted = this.#index.isDeleted(part.topicId, part.partition);
+      if (!bounds || isDeleted || bounds.nextOffset > part.offset) {
         this.#forget(watches);
         this.#parts.toMain({ type: 'watched', id });
         return;
@@ -255,7 +263,7 @@ export class Lane {
     const folds = state
       ? [...state.partitions.values()].filter((fold) => this.#isMine(fold.topicId, fold.partition))
       : [];
-    this.#index.openShard(order.shard, folds, order.pointerSeq);
+    this.#index.openShard(order.shard, folds, order.pointerSeq, state?.deletedTopics.keys());
     for (const entry of order.tail) this.#apply(decodeEntry(entry.body));
     this.#epochs.set(order.shard, order.epoch);
     this.gauges();

@@ -1,7 +1,7 @@
 /**
  * Benchmarks of every call of the metadata store contract, a suite for each backend: on the thread that has the store
  * (direct), and over the port by which all threads of a broker use it, whose other end is the storing thread (memory:
- * the same thread). One call at a time, against the least read or write that the same place and driver can do.
+ * the same thread). One call at a time, by turns with the least read or write that the same place and driver can do.
  */
 import { systemClock } from '../../src/core/clock.ts';
 import { systemRandom } from '../../src/core/random.ts';
@@ -53,7 +53,7 @@ function addCall(tasks: TaskSet, method: MetadataMethod, way: Way, call: Measure
   const kind = METADATA_METHODS[method];
   tasks.add(`${method}${what === undefined ? '' : ` (${what})`}, ${way.name}`, run, {
     itemName: 'call',
-    ...(way.bare !== null && { against: way.bare[kind].name }),
+    ...(way.bare !== null && { against: way.bare[kind].name, byTurns: way.bare[kind].run }),
     hooks: {
       async: true,
       beforeEach: async () => void (await before?.()),

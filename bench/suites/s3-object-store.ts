@@ -1,6 +1,6 @@
 /**
- * Benchmarks of the S3 object store: puts and ranged gets by size, one at a time and 8 in flight, beside undici's bare
- * PUT and GET of the same bytes to the same server in the same run. The server is a sink of the suite's own in another
+ * Benchmarks of the S3 object store: puts and ranged gets by size, one at a time and 8 in flight, by turns with undici's
+ * bare PUT and GET of as many bytes to the same server. The server is a sink of the suite's own in another
  * process, which does next to nothing, so that what shows is what the client costs; with STREAMHOUSE_TEST_CEPH=1 a real
  * one too, a Ceph RGW whose bucket takes unsigned requests. Two processes and more.
  */
@@ -98,30 +98,39 @@ class SizeTasks {
   ): void {
     const calls = inFlight === 1 ? 1 : inFlight * CALLS_PER_LANE;
     const against = `bare undici ${call.toUpperCase()} of ${what}`;
-    const ways = [
-      [`${call} ${what}`, clientOf(this.#store)],
-      [against, this.#bare],
-    ] as const;
-    for (const [name, client] of ways) {
-      let keys: string[] = [];
-      const lane = async (i: number) => {
-        for (let n = i; n < calls; n += inFlight) await run(client, keys[n]);
-      };
-      tasks.add(name, () => Promise.all(upTo(inFlight).map(lane)), {
-        items: calls * size,
-        itemName: 'byte',
-        ...(name !== against && { against }),
-        hooks: {
-          async: true,
-          beforeEach: () => {
-            keys = upTo(calls).map(() => `put/${++this.#number}`);
-          },
-          afterEach: async () => {
-            if (call === 'put') await Promise.all(keys.map((key) => this.#store.delete(key)));
-          },
-        },
-      });
-    }
+    const store = this.#way(call, calls, inFlight, clientOf(this.#store), run);
+    const bare = this.#way(call, calls, inFlight, this.#bare, run);
+    const settings = { items: calls * size, itemName: 'byte' };
+    tasks.add(`${call} ${what}`, store.run, {
+      ...settings,
+      against,
+      byTurns: bare.run,
+      hooks: { async: true, afterEach: async () => void (await Promise.all([store.clear(), bare.clear()])) },
+    });
+    tasks.add(against, bare.run, { ...settings, hooks: { async: true, afterEach: bare.clear } });
+  }
+
+  /** One run of a client's calls, and what takes its objects away again. */
+  #way(
+    call: 'put' | 'get',
+    calls: number,
+    inFlight: number,
+    client: Client,
+    run: (client: Client, key: string) => Promise<void>,
+  ): { run(): Promise<void>; clear(): Promise<void> } {
+    let keys: string[] = [];
+    const lane = async (i: number) => {
+      for (let n = i; n < calls; n += inFlight) await run(client, keys[n]);
+    };
+    return {
+      run: async () => {
+        keys = upTo(calls).map(() => `put/${++this.#number}`);
+        await Promise.all(upTo(inFlight).map(lane));
+      },
+      clear: async () => {
+        if (call === 'put') await Promise.all(keys.map((key) => this.#store.delete(key)));
+      },
+    };
   }
 }
 

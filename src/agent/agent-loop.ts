@@ -51,7 +51,7 @@ export interface AgentParts {
   notify(agent: Agent, notice: LeasesMoved): Promise<void>;
   /** A shard is served here since, or no longer. */
   changed(shard: number): void;
-  /** Some agent is gone: whatever it had begun is to be ended by another. */
+  /** Some agent is gone, in whatever way: what it had begun is to be ended by another. */
   agentGone(): void;
   /** This agent's registration was replaced: another process runs under its id. */
   replaced(error: StreamHouseError): void;
@@ -99,10 +99,11 @@ export class AgentLoop {
   #timer: Timer | null = null;
   #nextLookAtMs = Number.POSITIVE_INFINITY;
   #looking = false;
-  #lookAgain = false;
+  /** When something calls for another look, asked for during this one. */
+  #lookAgainAtMs = Number.POSITIVE_INFINITY;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
-  /** Incarnations seen as gone, so that each is told of once. */
-  readonly #goneTold = new Set<number>();
+  /** Incarnations that were registered, and are not known to be gone. */
+  #present = new Set<number>();
   #settledWaiters: (() => void)[] = [];
 
   constructor(parts: AgentParts) {
@@ -279,11 +280,11 @@ export class AgentLoop {
   /** Looks after `delayMs`, but not sooner than LOOK_PAUSE_MS after the last look began. */
   lookSoon(delayMs = 0): void {
     if (this.#stopped) return;
+    const nowMs = this.#parts.clock.monotonicMs();
     if (this.#looking) {
-      this.#lookAgain = true;
+      this.#lookAgainAtMs = Math.min(this.#lookAgainAtMs, nowMs + delayMs);
       return;
     }
-    const nowMs = this.#parts.clock.monotonicMs();
     this.#schedule(Math.max(delayMs, this.#lookedAtMs + LOOK_PAUSE_MS - nowMs));
   }
 
@@ -303,21 +304,24 @@ export class AgentLoop {
 
   async #look(): Promise<void> {
     if (this.#stopped || this.#looking) return;
+    const { clock } = this.#parts;
     this.#looking = true;
-    this.#lookAgain = false;
-    this.#lookedAtMs = this.#parts.clock.monotonicMs();
+    this.#lookAgainAtMs = Number.POSITIVE_INFINITY;
+    this.#lookedAtMs = clock.monotonicMs();
     try {
       await this.#lookOnce();
     } finally {
       this.#looking = false;
-      if (!this.#stopped) {
-        this.#schedule(this.#pauseMs());
-        if (this.#lookAgain) this.lookSoon();
-      }
+      // From beginning to beginning, so that a slow store makes no slow heartbeats, as long as one fits in.
+      const atMs = Math.min(this.#lookedAtMs + this.#pauseMs(), this.#lookAgainAtMs);
+      this.lookSoon(atMs - clock.monotonicMs());
     }
   }
 
-  /** Until the next look, if nothing happens: a heartbeat; less when a rival is late, so that its death is seen soon. */
+  /**
+   * From one look to the next, if nothing happens: a heartbeat; less when a rival is late, so that its death is seen
+   * soon.
+   */
   #pauseMs(): number {
     const { heartbeatMs, deadAgentMs } = this.#parts.settings;
     const late = this.#membership.someoneIsLate(this.#incarnation, heartbeatMs * 1.5);
@@ -422,17 +426,19 @@ export class AgentLoop {
     this.#settle();
   }
 
+  /** Whoever died, left or began anew may have left something behind that another must end. */
   #noteGone(members: readonly Member[]): void {
-    const known = new Set(members.map(({ agent }) => agent.incarnation));
-    for (const incarnation of this.#goneTold) if (!known.has(incarnation)) this.#goneTold.delete(incarnation);
+    const before = this.#present;
+    this.#present = new Set();
     for (const { agent, state } of members) {
       const { incarnation, agentId } = agent;
-      if (state !== 'dead') this.#goneTold.delete(incarnation);
-      else if (!this.#goneTold.has(incarnation)) {
-        this.#goneTold.add(incarnation);
-        this.#parts.warn('an agent is dead', { agent: agentId, incarnation });
-        this.#parts.agentGone();
-      }
+      if (state !== 'dead') this.#present.add(incarnation);
+      else if (before.has(incarnation)) this.#parts.warn('an agent is dead', { agent: agentId, incarnation });
+    }
+    for (const incarnation of before) {
+      if (this.#present.has(incarnation)) continue;
+      this.#parts.agentGone();
+      return;
     }
   }
 
@@ -522,14 +528,22 @@ export class AgentLoop {
    */
   async leave(signal: AbortSignal): Promise<void> {
     this.#leaving = true;
-    const others = this.members().filter(({ agent, state }) => {
+    for (const { agent } of this.#others()) this.#tell(agent, []);
+    this.lookSoon();
+    await this.#until(signal, () => {
+      // Those that might take over may leave as well meanwhile, or die.
+      return (this.#held.size === 0 && this.#taking.size === 0) || !this.#hasSuccessor();
+    });
+  }
+
+  #hasSuccessor(): boolean {
+    return this.#others().some(({ agent }) => agent.group === this.#parts.settings.group);
+  }
+
+  #others(): Member[] {
+    return this.members().filter(({ agent, state }) => {
       return state === 'live' && agent.incarnation !== this.#incarnation;
     });
-    const successors = others.filter(({ agent }) => agent.group === this.#parts.settings.group);
-    if (successors.length === 0) return;
-    for (const { agent } of others) this.#tell(agent, []);
-    this.lookSoon();
-    await this.#until(signal, () => this.#held.size === 0 && this.#taking.size === 0);
   }
 
   #until(signal: AbortSignal, holds: () => boolean): Promise<void> {

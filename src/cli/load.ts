@@ -6,8 +6,9 @@ import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { SingleBar } from 'cli-progress';
 import { type Command, Option } from 'commander';
-import { loadBackend } from '../../storage/metadata/metadata-backends.ts';
+import { hasOneOwner, loadBackend } from '../../storage/metadata/metadata-backends.ts';
 import { systemRandom } from '../core/random.ts';
+import type { ClusterPlan } from '../load/cluster-story.ts';
 import { defaultPrices, PRICES, type Prices, parsePrices } from '../load/cost.ts';
 import { GENERATORS_MAX, type LoadPlan, makePlan, PlanError, VALUE_BYTES_MIN } from '../load/load-plan.ts';
 import { reportHtml } from '../load/report-html.ts';
@@ -27,6 +28,9 @@ interface LoadOptions {
   objects?: string;
   objectLatency?: [number, number, number];
   crossPartition: boolean;
+  brokers?: number;
+  killOneAfter?: number;
+  addOneAfter?: number;
   partitions?: number;
   batches?: number;
   valueBytes?: number;
@@ -47,6 +51,9 @@ interface LoadOptions {
   html?: string;
 }
 
+/** More than that on one machine measure how they get into each other's way. */
+const BROKERS_MAX = 16;
+
 /** The report was made, and what it says is not as it should be. */
 const EXIT_FOUND = 1;
 
@@ -66,9 +73,10 @@ export function define(command: Command, shell: Shell): void {
   command.action(async (scenario: string, serveArgs: string[], options: LoadOptions) => {
     const plan = planOf(scenario, options);
     checkTogether(options, serveArgs, plan);
+    const cluster = clusterOf(options, plan);
     // A report that cannot be written is told before the run, not after it.
     for (const file of [options.json, options.html]) if (file !== undefined) writeReport(file, '');
-    await load(plan, serveArgs, options, shell);
+    await load(plan, cluster, serveArgs, options, shell);
   });
 }
 
@@ -91,6 +99,22 @@ function addBrokerOptions(command: Command): void {
       '--no-cross-partition',
       'one object for each partition and window, to compare with (serve --object-per partition)',
     );
+  addClusterOptions(command);
+}
+
+function addClusterOptions(command: Command): void {
+  command
+    .option(
+      '--brokers <n>',
+      'of its own, on one metadata store that several can share; requests go to them in turn (default: 1)',
+      wholeNumber('--brokers', 1, BROKERS_MAX),
+    )
+    .option(
+      '--kill-one-after <time>',
+      'ends one of them with SIGKILL meanwhile',
+      duration('--kill-one-after'),
+    )
+    .option('--add-one-after <time>', 'starts one more meanwhile', duration('--add-one-after'));
 }
 
 function addSizeOptions(command: Command): void {
@@ -189,8 +213,42 @@ function checkTogether(options: LoadOptions, serveArgs: readonly string[], plan:
   if (serveArgs.length > 0) throw new UsageError(`${serveArgs[0]} is of a broker of its own: not with --url`);
 }
 
+/** Null: one broker, to which nothing happens. */
+function clusterOf(options: LoadOptions, plan: LoadPlan): ClusterPlan | null {
+  const { brokers = 1, killOneAfter, addOneAfter, metadata, url, restart } = options;
+  const asked = { brokers: options.brokers, 'kill-one-after': killOneAfter, 'add-one-after': addOneAfter };
+  const given = Object.entries(asked).filter(([, value]) => value !== undefined);
+  if (given.length === 0) return null;
+  if (url !== undefined) throw new UsageError(`--${given[0][0]} is of brokers of its own: not with --url`);
+  if (brokers === 1) {
+    if (given[0][0] === 'brokers' && given.length === 1) return null;
+    throw new UsageError(`--${given.at(-1)?.[0]} needs --brokers 2 or more`);
+  }
+  if (metadata === undefined || hasOneOwner(metadata)) {
+    const what = metadata === undefined ? 'SQLite, the default,' : `${metadata.split(':', 1)[0]}:`;
+    throw new UsageError(
+      `--brokers ${brokers}: ${what} has one owner; --metadata must name a store that several brokers can share: postgres, cockroachdb or dynamodb`,
+    );
+  }
+  if (restart || plan.phases.some(({ afterRestart }) => afterRestart)) {
+    throw new UsageError(`--brokers ${brokers}: what starts its broker anew has one`);
+  }
+  const measured = plan.phases.find(({ isMeasured }) => isMeasured);
+  for (const [flag, afterMs] of [
+    ['--kill-one-after', killOneAfter],
+    ['--add-one-after', addOneAfter],
+  ] as const) {
+    const lastsMs = measured?.durationMs ?? null;
+    if (afterMs !== undefined && lastsMs !== null && afterMs >= lastsMs) {
+      throw new UsageError(`${flag}: the load is over after ${lastsMs / 1000} s`);
+    }
+  }
+  return { brokers, killAfterMs: killOneAfter ?? null, addAfterMs: addOneAfter ?? null };
+}
+
 async function load(
   plan: LoadPlan,
+  cluster: ClusterPlan | null,
   serveArgs: readonly string[],
   options: LoadOptions,
   shell: Shell,
@@ -203,7 +261,9 @@ async function load(
     report = await runLoad({
       plan,
       url: options.url ?? null,
+      cluster,
       own: {
+        agentId: null,
         data: options.data ?? null,
         metadata: options.metadata ?? null,
         objects: options.objects ?? null,
@@ -266,6 +326,9 @@ function commandLine(plan: LoadPlan, serveArgs: readonly string[], options: Load
   }
   if (options.duration !== undefined) words.push(`--duration ${options.duration}ms`);
   if (options.warmUp !== undefined) words.push(`--warm-up ${options.warmUp}ms`);
+  if (options.brokers !== undefined) words.push(`--brokers ${options.brokers}`);
+  if (options.killOneAfter !== undefined) words.push(`--kill-one-after ${options.killOneAfter}ms`);
+  if (options.addOneAfter !== undefined) words.push(`--add-one-after ${options.addOneAfter}ms`);
   if (options.objectLatency !== undefined) {
     words.push(`--object-latency ${options.objectLatency.map((ms) => `${ms}ms`).join(',')}`);
   }

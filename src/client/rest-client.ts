@@ -236,6 +236,17 @@ export class RestClient {
     await this.#json({ method: 'POST', path, body: JSON.stringify({ data }) });
   }
 
+  /** By partition, the id of the broker that leads it, as far as the broker asked knows; null: it does not. */
+  async partitionLeaders(topic: string): Promise<(number | null)[]> {
+    const path = `/topics/${encodeURIComponent(topic)}/partitions`;
+    const answer = await this.#json({ method: 'GET', path });
+    if (!Array.isArray(answer)) throw failure('the list of partitions is no list', 'bad-answer');
+    return answer.map((row: { leader?: unknown }) => {
+      const leader = wholeNumber(row.leader);
+      return leader < 0 ? null : leader;
+    });
+  }
+
   async offsets(topic: string, partition: number): Promise<PartitionOffsets> {
     const path = `/topics/${encodeURIComponent(topic)}/partitions/${partition}/offsets`;
     const answer = (await this.#json({ method: 'GET', path })) as Record<string, unknown>;

@@ -2,13 +2,12 @@
  * Looks at the broker once a second while a run lasts: the points of the report's series. Owns: the clock of it, the
  * newest snapshot. Does not own: what the metrics mean (broker-figures). Main thread.
  */
-import type { RestClient } from '../client/rest-client.ts';
 import { RestError } from '../client/rest-error.ts';
 import { type Clock, sleep } from '../core/clock.ts';
 import { gauges } from './broker-figures.ts';
 import { Latencies } from './latency.ts';
 import type { Interval } from './messages.ts';
-import { MetricsChange, MetricsSnapshot } from './metrics-snapshot.ts';
+import { MetricsChange, type MetricsSnapshot } from './metrics-snapshot.ts';
 import type { SeriesPoint } from './report-schema.ts';
 
 const SAMPLE_MS = 1000;
@@ -16,7 +15,7 @@ const SAMPLE_MS = 1000;
 const POINTS_MAX = 1200;
 
 export class BrokerSampler {
-  readonly #client: RestClient;
+  readonly #read: () => Promise<MetricsSnapshot>;
   readonly #clock: Clock;
   readonly #beganMs: number;
   readonly #stopped = new AbortController();
@@ -29,13 +28,18 @@ export class BrokerSampler {
   readonly #counts = { acked: 0, failed: 0, outstanding: 0 };
   #rssMax = 0;
 
-  constructor(client: RestClient, clock: Clock, first: MetricsSnapshot) {
-    this.#client = client;
+  constructor(read: () => Promise<MetricsSnapshot>, clock: Clock, first: MetricsSnapshot) {
+    this.#read = read;
     this.#clock = clock;
     this.#newest = first;
     this.#beganMs = clock.monotonicMs();
     this.#newestMs = this.#beganMs;
     this.#running = this.#run();
+  }
+
+  /** Of the clock of the points. */
+  get beganMs(): number {
+    return this.#beganMs;
   }
 
   get points(): SeriesPoint[] {
@@ -76,7 +80,7 @@ export class BrokerSampler {
   async #look(): Promise<void> {
     let now = this.#newest;
     try {
-      now = new MetricsSnapshot(await this.#client.metricsText());
+      now = await this.#read();
     } catch (error) {
       // A broker that is gone or too busy leaves a point without its figures; that it is gone others notice.
       if (!(error instanceof RestError)) throw error;

@@ -45,11 +45,12 @@ export class EchoTurns {
     try {
       const { port } = await server.next('listening');
       const fleet = await GeneratorFleet.start({
-        url: `http://127.0.0.1:${port}`,
+        urls: [`http://127.0.0.1:${port}`],
         topic: 'echo',
         plan: this.#plan,
         scratch: null,
         readsOffsets: false,
+        retries: false,
         clock: this.#clock,
         heard: () => undefined,
       });

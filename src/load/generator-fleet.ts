@@ -7,21 +7,32 @@ import { type Clock, sleep } from '../core/clock.ts';
 import { LoadChild } from './child-process.ts';
 import { Latencies } from './latency.ts';
 import type { LoadPlan, PlannedPhase } from './load-plan.ts';
-import type { FromGenerator, GeneratorTask, Interval, PhaseResult, ToGenerator } from './messages.ts';
+import type {
+  FromGenerator,
+  GeneratorTask,
+  Interval,
+  PartitionGaps,
+  PhaseResult,
+  ToGenerator,
+} from './messages.ts';
 
 export interface FleetOptions {
-  url: string;
+  urls: readonly string[];
   topic: string;
   plan: LoadPlan;
   /** Where the logs of answers go; null: none are kept. */
   scratch: string | null;
   readsOffsets: boolean;
+  /** Sends again what certainly did not happen, as is due with several brokers. */
+  retries: boolean;
   clock: Clock;
   heard(interval: Interval, latencies: Latencies): void;
 }
 
 /** A phase of all generators. */
-export interface PhaseTotals extends Omit<PhaseResult, 'measured'> {
+export interface PhaseTotals extends Omit<PhaseResult, 'measured' | 'gaps'> {
+  /** By moment that was marked, by partition; empty when a generator did not live to tell. */
+  gaps: PartitionGaps[];
   measured: { latencies: Latencies; acked: number; tookMs: number };
 }
 
@@ -63,12 +74,12 @@ export class GeneratorFleet {
   }
 
   async #start(): Promise<void> {
-    const { url, topic, plan, scratch, readsOffsets } = this.#options;
+    const { urls, topic, plan, scratch, readsOffsets, retries } = this.#options;
     for (let generator = 0; generator < plan.generators; generator++) {
       const child: Generator = new LoadChild('generator', (message) => this.#heard(message));
       this.#generators.push(child);
       const ackLog = scratch === null ? null : ackLogFile(scratch, generator);
-      const task: GeneratorTask = { url, topic, plan, generator, ackLog, readsOffsets };
+      const task: GeneratorTask = { urls, topic, plan, generator, ackLog, readsOffsets, retries };
       const ready = child.next('ready');
       child.send({ type: 'begin', task });
       await ready;
@@ -88,6 +99,8 @@ export class GeneratorFleet {
     told.sent += interval.sent;
     told.acked += interval.acked;
     told.failed += interval.failed;
+    addCounts(told.failures, interval.failures);
+    addCounts(told.retried, interval.retried);
     told.measured.latencies.merge(latencies);
     this.#options.heard(interval, latencies);
   }
@@ -137,6 +150,17 @@ export class GeneratorFleet {
     return { ...this.#told, tookMs, measured: { latencies, acked: this.#told.acked, tookMs } };
   }
 
+  /** There is one more broker. */
+  addBroker(url: string): void {
+    for (const child of this.#generators) child.send({ type: 'broker', url });
+  }
+
+  /** Something happens now that may hold answers up; see ack-gaps. */
+  mark(): void {
+    const atWallMs = this.#options.clock.wallMs();
+    for (const child of this.#generators) child.send({ type: 'mark', atWallMs });
+  }
+
   /** Sends nothing more. */
   stop(): void {
     this.#stopped.abort();
@@ -165,6 +189,8 @@ function blankTotals(): PhaseTotals {
     failed: 0,
     unknown: 0,
     failures: {},
+    retried: {},
+    gaps: [],
     tookMs: 0,
     measured: { latencies: new Latencies(), acked: 0, tookMs: 0 },
     cpuS: 0,
@@ -179,9 +205,8 @@ function sumOf(results: readonly PhaseResult[]): PhaseTotals {
     totals.acked += result.acked;
     totals.failed += result.failed;
     totals.unknown += result.unknown;
-    for (const [code, count] of Object.entries(result.failures)) {
-      totals.failures[code] = (totals.failures[code] ?? 0) + count;
-    }
+    addCounts(totals.failures, result.failures);
+    addCounts(totals.retried, result.retried);
     totals.tookMs = Math.max(totals.tookMs, result.tookMs);
     totals.measured.latencies.merge(Latencies.decode(result.measured.latencies));
     totals.measured.acked += result.measured.acked;
@@ -189,5 +214,25 @@ function sumOf(results: readonly PhaseResult[]): PhaseTotals {
     totals.cpuS += result.cpuS;
     totals.lateMsMax = Math.max(totals.lateMsMax, result.lateMsMax);
   }
+  totals.gaps = gapsOf(results);
   return totals;
+}
+
+/** Generator g of G has the partitions g, g + G, ... */
+function gapsOf(results: readonly PhaseResult[]): PartitionGaps[] {
+  return results[0].gaps.map((_, moment) => {
+    const all: PartitionGaps = { gapMs: [], endMs: [], longestMs: [] };
+    for (const [generator, { gaps }] of results.entries()) {
+      for (const kind of ['gapMs', 'endMs', 'longestMs'] as const) {
+        for (const [i, ms] of (gaps[moment]?.[kind] ?? []).entries()) {
+          all[kind][generator + i * results.length] = ms;
+        }
+      }
+    }
+    return all;
+  });
+}
+
+export function addCounts(sums: Record<string, number>, counts: Readonly<Record<string, number>>): void {
+  for (const [code, count] of Object.entries(counts)) sums[code] = (sums[code] ?? 0) + count;
 }

@@ -1,10 +1,12 @@
 /**
  * A generator: one of the processes that send. Owns: its records in their order, one phase at a time, what is booked
- * of each answer. Does not own: pacing (pacing), requests (produce-sender), when phases begin (run-load). A process
+ * of each answer, sending again what certainly did not happen. Does not own: pacing (pacing), requests (produce-sender), when phases begin (run-load). A process
  * of its own, forked by the harness; it ends with the channel to it.
  */
 import { systemClock } from '../core/clock.ts';
-import { AckLog, UNKNOWN_OFFSET } from './ack-log.ts';
+import { type Random, seededRandom } from '../core/random.ts';
+import { AckGaps } from './ack-gaps.ts';
+import { AckLog, REFUSED_OFFSET, UNKNOWN_OFFSET, UNSENT_OFFSET } from './ack-log.ts';
 import { Latencies } from './latency.ts';
 import { type LoadPlan, type PlannedPhase, shareOf } from './load-plan.ts';
 import type { FromGenerator, GeneratorTask, Interval, PhaseResult, ToGenerator } from './messages.ts';
@@ -15,6 +17,10 @@ import { RecordOrder } from './record-order.ts';
 const INTERVAL_MS = 500;
 /** A server that was not there for so long is gone. */
 const ABSENT_MS_MAX = 3000;
+/** So long a record is sent again; longer than a cluster takes to notice that a broker is dead. */
+const RETRY_MS_MAX = 120_000;
+const BACKOFF_MS_MIN = 50;
+const BACKOFF_MS_MAX = 1000;
 
 const clock = systemClock;
 
@@ -34,13 +40,14 @@ class Generator {
 
   constructor(task: GeneratorTask) {
     this.#task = task;
-    const { plan, url, topic, generator, readsOffsets } = task;
+    const { plan, urls, topic, generator, readsOffsets } = task;
     const { generators, seed, valueBytes, perRequest } = plan;
     this.#order = new RecordOrder(plan, generator);
-    const connections = shareOfCount(plan.connections, plan, generator);
+    // Every broker gets some of them.
+    const connections = Math.max(urls.length, shareOfCount(plan.connections, plan, generator));
     const pipelining = Math.ceil(shareOfCount(plan.inFlight, plan, generator) / connections);
     const shape = { valueBytes, perRequest, seed, generator, generators, readsOffsets };
-    this.#sender = new ProduceSender({ url, topic, connections, pipelining, clock, ...shape });
+    this.#sender = new ProduceSender({ urls, topic, connections, pipelining, clock, ...shape });
     this.#log = task.ackLog === null ? null : new AckLog(task.ackLog);
   }
 
@@ -51,7 +58,7 @@ class Generator {
     );
     const { plan, generator } = this.#task;
     const records = shareOf(phase.records, plan, generator);
-    this.#running = new RunningPhase(plan, phase, beginMs, records, {
+    this.#running = new RunningPhase(this.#task, phase, beginMs, records, {
       takeBatch: (count, dueMs) => this.#takeBatch(count, dueMs),
       send: (batch, done) => this.#sender.send(batch, done),
       book: (batch, result, nowMs) => this.#book(batch, result, nowMs),
@@ -66,24 +73,34 @@ class Generator {
     this.#running?.stop();
   }
 
+  addBroker(url: string): void {
+    this.#sender.addBroker(url);
+  }
+
+  mark(atWallMs: number): void {
+    this.#running?.mark(clock.monotonicMs() + (atWallMs - clock.wallMs()));
+  }
+
   async close(): Promise<void> {
     this.#log?.close();
     await this.#sender.close();
   }
 
   #takeBatch(count: number, dueMs: number): Batch {
-    const firstIndex = this.#index;
-    this.#index += count;
+    const indexes = new Array<number>(count);
     const partitions = new Array<number>(count);
-    for (let i = 0; i < count; i++) partitions[i] = this.#order.next();
-    return { firstIndex, partitions, dueMs, sentMs: 0 };
+    for (let i = 0; i < count; i++) {
+      indexes[i] = this.#index++;
+      partitions[i] = this.#order.next();
+    }
+    return { indexes, partitions, dueMs, sentMs: 0 };
   }
 
   #book(batch: Batch, { offsets }: BatchResult, nowMs: number): void {
     if (this.#log === null) return;
     const sentMs = batch.sentMs - this.#beganMs;
     const toldMs = nowMs - this.#beganMs;
-    for (let i = 0; i < offsets.length; i++) this.#log.add(batch.firstIndex + i, offsets[i], sentMs, toldMs);
+    for (let i = 0; i < offsets.length; i++) this.#log.add(batch.indexes[i], offsets[i], sentMs, toldMs);
   }
 }
 
@@ -93,6 +110,10 @@ interface PhaseParts {
   book(batch: Batch, result: BatchResult, nowMs: number): void;
 }
 
+function count(counts: Record<string, number>, name: string, by: number): void {
+  counts[name] = (counts[name] ?? 0) + by;
+}
+
 function shareOfCount(count: number, plan: LoadPlan, generator: number): number {
   return Math.max(1, Math.floor(count / plan.generators) + (generator < count % plan.generators ? 1 : 0));
 }
@@ -100,6 +121,9 @@ function shareOfCount(count: number, plan: LoadPlan, generator: number): number 
 /** One phase from its first request to its last answer. */
 class RunningPhase {
   readonly #plan: LoadPlan;
+  readonly #retries: boolean;
+  readonly #random: Random;
+  readonly #gaps: AckGaps | null;
   readonly #phase: PlannedPhase;
   readonly #beginMs: number;
   readonly #parts: PhaseParts;
@@ -108,6 +132,9 @@ class RunningPhase {
   readonly #total = new Latencies();
   readonly #recent = new Latencies();
   readonly #failures: Record<string, number> = {};
+  readonly #retried: Record<string, number> = {};
+  #recentFailures: Record<string, number> = {};
+  #recentRetried: Record<string, number> = {};
   readonly #counts = { sent: 0, acked: 0, failed: 0, unknown: 0, measured: 0 };
   readonly #told = { sent: 0, acked: 0, failed: 0 };
   #outstanding = 0;
@@ -117,8 +144,18 @@ class RunningPhase {
   #isStopped = false;
   #end: () => void = () => undefined;
 
-  constructor(plan: LoadPlan, phase: PlannedPhase, beginMs: number, records: number, parts: PhaseParts) {
+  constructor(
+    { plan, generator, retries }: GeneratorTask,
+    phase: PlannedPhase,
+    beginMs: number,
+    records: number,
+    parts: PhaseParts,
+  ) {
     this.#plan = plan;
+    this.#retries = retries;
+    this.#random = seededRandom(plan.seed * 7919 + generator);
+    const { partitions, generators } = plan;
+    this.#gaps = retries ? new AckGaps(partitions, generator, generators, beginMs) : null;
     this.#phase = phase;
     this.#beginMs = beginMs;
     this.#lastThereMs = clock.monotonicMs();
@@ -140,6 +177,8 @@ class RunningPhase {
     return {
       ...counts,
       failures: this.#failures,
+      retried: this.#retried,
+      gaps: this.#gaps?.gaps() ?? [],
       tookMs,
       measured: {
         latencies: this.#total.encode(),
@@ -155,6 +194,10 @@ class RunningPhase {
     this.#isStopped = true;
     this.#pacer?.stop();
     this.#endIfDone();
+  }
+
+  mark(atMs: number): void {
+    this.#gaps?.mark(atMs);
   }
 
   #warmUpMs(): number {
@@ -189,13 +232,43 @@ class RunningPhase {
     return true;
   }
 
+  /** What certainly did not happen, a while later, perhaps elsewhere. Until then it counts as unanswered. */
+  #sendAgain(batch: Batch, { again, code }: BatchResult): void {
+    const tries = (batch.tries ?? 0) + 1;
+    count(this.#retried, code ?? 'refused', again.length);
+    count(this.#recentRetried, code ?? 'refused', again.length);
+    const rest: Batch = {
+      indexes: again.map((i) => batch.indexes[i]),
+      partitions: again.map((i) => batch.partitions[i]),
+      dueMs: batch.dueMs,
+      sentMs: batch.sentMs,
+      tries,
+      giveUpMs: batch.giveUpMs ?? clock.monotonicMs() + RETRY_MS_MAX,
+    };
+    this.#outstanding++;
+    const longestMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(tries, 10));
+    clock.after(longestMs * (0.5 + this.#random.unit() / 2), () => {
+      if (!this.#isStopped) return this.#parts.send(rest, this.#answered);
+      const offsets = rest.indexes.map(() => REFUSED_OFFSET);
+      this.#answered(rest, { offsets, acked: 0, code, again: [], isDisconnected: false });
+    });
+  }
+
+  #mayAgain(batch: Batch, { again }: BatchResult): boolean {
+    if (!this.#retries || again.length === 0 || this.#isStopped) return false;
+    return batch.giveUpMs === undefined || clock.monotonicMs() < batch.giveUpMs;
+  }
+
   readonly #answered = (batch: Batch, result: BatchResult): void => {
     const nowMs = clock.monotonicMs();
-    const count = batch.partitions.length;
     this.#outstanding--;
     this.#lastAnswerMs = nowMs;
+    const isAgain = this.#mayAgain(batch, result);
+    // What is refused only for now is booked so, and again with its last answer.
     this.#parts.book(batch, result, nowMs);
+    if (isAgain) this.#sendAgain(batch, result);
     if (result.acked > 0) {
+      this.#bookGaps(batch, result, nowMs);
       const latencyMs = nowMs - batch.dueMs;
       this.#recent.add(latencyMs);
       if (batch.dueMs - this.#beginMs >= this.#warmUpMs()) {
@@ -204,20 +277,31 @@ class RunningPhase {
       }
     }
     this.#counts.acked += result.acked;
-    if (result.acked < count) this.#countFailed(result, count);
+    const failed = batch.partitions.length - result.acked - (isAgain ? result.again.length : 0);
+    if (failed > 0) this.#countFailed(result, failed);
     if (!result.isDisconnected) this.#lastThereMs = nowMs;
-    this.#pacer?.answered(result.isDisconnected);
+    // One that is sent again still has its place among the unanswered.
+    if (!isAgain) this.#pacer?.answered(result.isDisconnected);
     this.#endIfDone();
   };
 
-  #countFailed({ offsets, acked, code, isDisconnected }: BatchResult, count: number): void {
-    const failed = count - acked;
+  #bookGaps({ partitions }: Batch, { offsets }: BatchResult, nowMs: number): void {
+    if (this.#gaps === null) return;
+    for (let i = 0; i < offsets.length; i++) {
+      if (offsets[i] < UNSENT_OFFSET) this.#gaps.acked(partitions[i], nowMs);
+    }
+  }
+
+  #countFailed({ offsets, code, isDisconnected }: BatchResult, failed: number): void {
     this.#counts.failed += failed;
     for (const offset of offsets) if (offset === UNKNOWN_OFFSET) this.#counts.unknown++;
     const name = code ?? 'refused';
-    this.#failures[name] = (this.#failures[name] ?? 0) + failed;
-    if (!isDisconnected || clock.monotonicMs() - this.#lastThereMs < ABSENT_MS_MAX || this.#isStopped) return;
-    tell({ type: 'lost', message: `the broker has not answered for ${ABSENT_MS_MAX / 1000} s (${name})` });
+    count(this.#failures, name, failed);
+    count(this.#recentFailures, name, failed);
+    // Of several brokers one may be away, and for as long the answers of the others wait.
+    const absentMsMax = this.#retries ? RETRY_MS_MAX : ABSENT_MS_MAX;
+    if (!isDisconnected || clock.monotonicMs() - this.#lastThereMs < absentMsMax || this.#isStopped) return;
+    tell({ type: 'lost', message: `the broker has not answered for ${absentMsMax / 1000} s (${name})` });
     this.stop();
   }
 
@@ -241,8 +325,12 @@ class RunningPhase {
       acked: acked - told.acked,
       failed: failed - told.failed,
       outstanding: this.#outstanding,
+      failures: this.#recentFailures,
+      retried: this.#recentRetried,
       latencies: this.#recent.encode(),
     };
+    this.#recentFailures = {};
+    this.#recentRetried = {};
     Object.assign(told, { sent, acked, failed });
     this.#recent.reset();
     tell({ type: 'interval', interval });
@@ -260,6 +348,12 @@ process.on('message', async (message: ToGenerator) => {
     case 'phase':
       if (generator)
         tell({ type: 'phase-done', result: await generator.run(message.phase, message.beginWallMs) });
+      break;
+    case 'broker':
+      generator?.addBroker(message.url);
+      break;
+    case 'mark':
+      generator?.mark(message.atWallMs);
       break;
     case 'stop':
       generator?.stop();

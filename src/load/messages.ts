@@ -6,19 +6,26 @@ import type { ReadersKind } from './scenarios.ts';
 
 /** For a process that sends. */
 export interface GeneratorTask {
-  url: string;
+  /** Of all brokers; requests go to them in turn. */
+  urls: readonly string[];
   topic: string;
   plan: LoadPlan;
   generator: number;
   /** Where the log of answers goes; null: none is kept. */
   ackLog: string | null;
   readsOffsets: boolean;
+  /** Sends again, elsewhere, what certainly did not happen. */
+  retries: boolean;
 }
 
 export type ToGenerator =
   | { type: 'begin'; task: GeneratorTask }
   /** `beginWallMs`: of the wall clock, the same for all processes. */
   | { type: 'phase'; phase: PlannedPhase; beginWallMs: number }
+  /** There is one more. */
+  | { type: 'broker'; url: string }
+  /** Something happened in the cluster: see ack-gaps. */
+  | { type: 'mark'; atWallMs: number }
   /** No new requests; the phase ends with the answers to those that are out. */
   | { type: 'stop' }
   | { type: 'close' };
@@ -29,8 +36,21 @@ export interface Interval {
   acked: number;
   failed: number;
   outstanding: number;
+  /** Records by what they failed with. */
+  failures: Record<string, number>;
+  /** Records that were sent again, by why. */
+  retried: Record<string, number>;
   /** Encoded; see latency. */
   latencies: string;
+}
+
+/** Around one moment, by partition of a generator, ms; -1: no acknowledgement came any more. */
+export interface PartitionGaps {
+  gapMs: number[];
+  /** When the gap ended, after the moment. */
+  endMs: number[];
+  /** Of the gaps since, until the next moment. */
+  longestMs: number[];
 }
 
 export interface PhaseResult {
@@ -41,6 +61,10 @@ export interface PhaseResult {
   unknown: number;
   /** Records by what they failed with. */
   failures: Record<string, number>;
+  /** Records that certainly had not happened and were sent again, by why; each time counts. */
+  retried: Record<string, number>;
+  /** By moment that was marked. */
+  gaps: PartitionGaps[];
   /** From the phase's beginning to the last answer, ms. */
   tookMs: number;
   /** Without the warm-up. */
@@ -62,7 +86,7 @@ export type FromGenerator =
 
 /** For a process that reads beside. */
 export interface ReaderTask {
-  url: string;
+  urls: readonly string[];
   topic: string;
   plan: LoadPlan;
   kind: ReadersKind;

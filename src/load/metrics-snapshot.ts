@@ -11,9 +11,34 @@ export interface Sample {
 
 export class MetricsSnapshot {
   readonly #samples = new Map<string, Sample[]>();
+  readonly #gauges = new Set<string>();
+
+  /**
+   * Of several brokers as one: sums of counters and histograms, and of the gauges of those that are `present`. A
+   * broker that is gone holds nothing any more, but has done what it did.
+   */
+  static together(present: readonly MetricsSnapshot[], gone: readonly MetricsSnapshot[]): MetricsSnapshot {
+    const all = new MetricsSnapshot('');
+    for (const one of present) all.#add(one, true);
+    for (const one of gone) all.#add(one, false);
+    return all;
+  }
+
+  #add(other: MetricsSnapshot, withGauges: boolean): void {
+    for (const [name, samples] of other.#samples) {
+      const isGauge = other.#gauges.has(name);
+      if (isGauge && !withGauges) continue;
+      if (isGauge) this.#gauges.add(name);
+      const known = this.#samples.get(name);
+      if (known) known.push(...samples);
+      else this.#samples.set(name, [...samples]);
+    }
+  }
 
   constructor(text: string) {
     for (const line of text.split('\n')) {
+      const gauge = /^# TYPE (\S+) gauge$/.exec(line)?.[1];
+      if (gauge !== undefined) this.#gauges.add(gauge);
       const match = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line);
       if (match === null) continue;
       const sample = { labels: match[2] ?? '', value: Number(match[3]) };

@@ -17,6 +17,8 @@ import { type Clock, sleep } from '../core/clock.ts';
 import { StreamHouseError } from '../core/errors.ts';
 
 export interface OwnBrokerOptions {
+  /** Unique among the brokers of a cluster; null: as `serve` chooses. */
+  agentId: string | null;
   /** Null: a temporary one, removed at the end. */
   data: string | null;
   metadata: string | null;
@@ -109,6 +111,14 @@ export class OwnBroker {
     await this.#start();
   }
 
+  /** Ends it where it stands, as if its machine were gone. */
+  async kill(): Promise<void> {
+    const running = this.#running;
+    this.#running = null;
+    running?.child.kill('SIGKILL');
+    await running?.ended;
+  }
+
   async close(): Promise<void> {
     process.off('exit', this.#exit);
     await this.#stop();
@@ -116,7 +126,8 @@ export class OwnBroker {
   }
 
   #args(): string[] {
-    const { metadata, objects, objectDelayMs, objectPer, seed, serveArgs, profileDirectory } = this.#options;
+    const { agentId, metadata, objects, objectDelayMs, objectPer, seed, serveArgs, profileDirectory } =
+      this.#options;
     const args: string[] = [];
     if (profileDirectory !== null) args.push('--cpu-prof', `--cpu-prof-dir=${profileDirectory}`);
     args.push(
@@ -129,6 +140,7 @@ export class OwnBroker {
       '--data',
       this.#directory,
     );
+    if (agentId !== null) args.push('--agent-id', agentId);
     if (metadata !== null) args.push('--metadata', metadata);
     const plain = objects ?? `file:${join(this.#directory, 'objects')}`;
     if (objectDelayMs !== null) args.push('--objects', `delayed:${objectDelayMs.join(',')},${seed}:${plain}`);

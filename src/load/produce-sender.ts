@@ -1,26 +1,34 @@
 /**
  * Sends produce requests over undici and says what became of each record. Owns: connections, the bytes of a request,
- * reading the answer. Does not own: when to send (pacing) or which records (generator). A generator's process.
+ * which broker it goes to, reading the answer. Does not own: when to send (pacing), which records and whether again
+ * (generator). A generator's process.
  *
  * Requests are pipelined: several unanswered on each connection. undici writes again what a lost connection left
- * unanswered behind the first; a produce request must never be sent twice, so a second start is given up.
+ * unanswered behind the first; a produce request must never be sent twice, so a second start is given up. And where
+ * there is no second connection to be had, what was written to the first may have happened all the same.
  */
 import { type Dispatcher, Pool } from 'undici';
-import { connectionError, outcomeOfErrorCode, outcomeOfStatus } from '../client/rest-error.ts';
+import { answerError, connectionError, outcomeOfErrorCode } from '../client/rest-error.ts';
 import type { Clock } from '../core/clock.ts';
 import { REFUSED_OFFSET, UNKNOWN_OFFSET } from './ack-log.ts';
 import { RecordValues } from './record-value.ts';
 
 const CONTENT_TYPE = { 'content-type': 'application/vnd.kafka.json.v2+json' };
 const TIMEOUT_MS = 60_000;
+/** So long a broker that could not be reached gets no requests, if there are others; longer each time. */
+const AWAY_MS_MIN = 1000;
+const AWAY_MS_MAX = 16_000;
 
-/** One request: records [firstIndex, firstIndex + partitions.length) of this generator. */
+/** One request: the records of this generator with these indexes. */
 export interface Batch {
-  firstIndex: number;
+  indexes: number[];
   partitions: number[];
   /** Latency counts from here: when it was due, or sent. */
   dueMs: number;
   sentMs: number;
+  /** Of one that was sent before: how often, and until when. */
+  tries?: number;
+  giveUpMs?: number;
 }
 
 export interface BatchResult {
@@ -29,13 +37,16 @@ export interface BatchResult {
   acked: number;
   /** Of what was not acknowledged. */
   code: string | null;
+  /** Places in the batch of what certainly did not happen and may succeed later. */
+  again: number[];
   /** There was no connection at all. */
   isDisconnected: boolean;
 }
 
 export interface SenderOptions {
-  url: string;
+  urls: readonly string[];
   topic: string;
+  /** To all brokers together. */
   connections: number;
   pipelining: number;
   valueBytes: number;
@@ -48,34 +59,69 @@ export interface SenderOptions {
   clock: Clock;
 }
 
+interface Door {
+  url: string;
+  pool: Pool;
+  path: string;
+  awayUntilMs: number;
+  awayMs: number;
+}
+
 export class ProduceSender {
   readonly #options: SenderOptions;
-  readonly #pool: Pool;
-  readonly #path: string;
+  readonly #doors: Door[];
+  #turn = 0;
   readonly #values: RecordValues;
 
   constructor(options: SenderOptions) {
     this.#options = options;
-    const { url, topic, connections, pipelining, seed, valueBytes } = options;
+    const { urls, connections, seed, valueBytes } = options;
+    this.#doors = urls.map((url) => this.#open(url, Math.ceil(connections / urls.length)));
+    this.#values = new RecordValues(seed, valueBytes);
+  }
+
+  #open(url: string, connections: number): Door {
+    const { topic, pipelining } = this.#options;
     const { origin, pathname } = new URL(url);
-    this.#pool = new Pool(origin, {
+    const pool = new Pool(origin, {
       connections,
       pipelining,
       headersTimeout: TIMEOUT_MS,
       bodyTimeout: TIMEOUT_MS,
       connectTimeout: 5000,
     });
-    this.#path = `${pathname.replace(/\/+$/, '')}/topics/${encodeURIComponent(topic)}`;
-    this.#values = new RecordValues(seed, valueBytes);
+    const path = `${pathname.replace(/\/+$/, '')}/topics/${encodeURIComponent(topic)}`;
+    return { url, pool, path, awayUntilMs: 0, awayMs: AWAY_MS_MIN };
+  }
+
+  /** There is one more; it gets its turn, and as many connections as the others have. */
+  addBroker(url: string): void {
+    this.#doors.push(this.#open(url, Math.ceil(this.#options.connections / this.#options.urls.length)));
+  }
+
+  /** In turn, over those that were not found away a moment ago; over all when there is no such. */
+  #nextDoor(nowMs: number): Door {
+    const { length } = this.#doors;
+    for (let tries = 0; tries < length; tries++) {
+      const door = this.#doors[this.#turn++ % length];
+      if (door.awayUntilMs <= nowMs) return door;
+    }
+    return this.#doors[this.#turn++ % length];
   }
 
   /** Calls `done` once. */
   send(batch: Batch, done: (batch: Batch, result: BatchResult) => void): void {
-    batch.sentMs = this.#options.clock.monotonicMs();
-    const { perRequest } = this.#options;
-    this.#pool.dispatch(
+    const { perRequest, clock } = this.#options;
+    batch.sentMs = clock.monotonicMs();
+    const door = this.#nextDoor(batch.sentMs);
+    const ended = (of: Batch, result: BatchResult): void => {
+      if (!result.isDisconnected) door.awayMs = AWAY_MS_MIN;
+      else leave(door, clock.monotonicMs());
+      done(of, result);
+    };
+    door.pool.dispatch(
       {
-        path: perRequest === 1 ? `${this.#path}/partitions/${batch.partitions[0]}` : this.#path,
+        path: perRequest === 1 ? `${door.path}/partitions/${batch.partitions[0]}` : door.path,
         method: 'POST',
         headers: CONTENT_TYPE,
         body: this.#bodyOf(batch),
@@ -83,22 +129,23 @@ export class ProduceSender {
         idempotent: true,
         blocking: false,
       },
-      new Answer(batch, this.#options, done),
+      new Answer(batch, door.url, this.#options.readsOffsets, ended),
     );
   }
 
   async close(): Promise<void> {
-    await this.#pool.destroy();
+    await Promise.all(this.#doors.map(({ pool }) => pool.destroy()));
   }
 
-  #bodyOf({ firstIndex, partitions }: Batch): string {
+  #bodyOf({ indexes, partitions }: Batch): string {
     const { perRequest, generators, generator } = this.#options;
-    let number = firstIndex * generators + generator;
     if (perRequest === 1) {
+      const number = indexes[0] * generators + generator;
       return `{"records":[{"value":"${this.#values.textOf(number, partitions[0])}"}]}`;
     }
     let body = '{"records":[';
-    for (let i = 0; i < partitions.length; i++, number += generators) {
+    for (let i = 0; i < partitions.length; i++) {
+      const number = indexes[i] * generators + generator;
       const partition = partitions[i];
       const comma = i === 0 ? '' : ',';
       body += `${comma}{"partition":${partition},"value":"${this.#values.textOf(number, partition)}"}`;
@@ -107,18 +154,32 @@ export class ProduceSender {
   }
 }
 
+/** Many requests fail of one absence. */
+function leave(door: Door, nowMs: number): void {
+  if (nowMs < door.awayUntilMs) return;
+  door.awayUntilMs = nowMs + door.awayMs;
+  door.awayMs = Math.min(door.awayMs * 2, AWAY_MS_MAX);
+}
+
 class Answer implements Dispatcher.DispatchHandler {
   readonly #batch: Batch;
-  readonly #options: SenderOptions;
+  readonly #url: string;
+  readonly #readsOffsets: boolean;
   readonly #done: (batch: Batch, result: BatchResult) => void;
   #started = false;
   #ended = false;
   #status = 0;
   #text = '';
 
-  constructor(batch: Batch, options: SenderOptions, done: (batch: Batch, result: BatchResult) => void) {
+  constructor(
+    batch: Batch,
+    url: string,
+    readsOffsets: boolean,
+    done: (batch: Batch, result: BatchResult) => void,
+  ) {
     this.#batch = batch;
-    this.#options = options;
+    this.#url = url;
+    this.#readsOffsets = readsOffsets;
     this.#done = done;
   }
 
@@ -141,9 +202,12 @@ class Answer implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
-    const failure = connectionError(error, this.#options.url);
-    const offset = failure.outcome === 'nothing' ? REFUSED_OFFSET : UNKNOWN_OFFSET;
-    this.#end({ ...this.#all(offset, failure.code), isDisconnected: true });
+    const failure = connectionError(error, this.#url);
+    // Once it was given to a connection, that the next one was refused says nothing about it.
+    const isNothing = failure.outcome === 'nothing' && !this.#started;
+    const code = isNothing || failure.outcome !== 'nothing' ? failure.code : 'connection-lost';
+    const all = this.#all(isNothing ? REFUSED_OFFSET : UNKNOWN_OFFSET, code, isNothing);
+    this.#end({ ...all, isDisconnected: true });
   }
 
   /** undici takes what a handler throws for a failure of the request: a fault of ours must not look like one. */
@@ -159,25 +223,27 @@ class Answer implements Dispatcher.DispatchHandler {
     }
   }
 
-  #all(offset: number, code: string | null): BatchResult {
+  #all(offset: number, code: string | null, isAgain = false): BatchResult {
     const count = this.#batch.partitions.length;
     const isAcked = offset < REFUSED_OFFSET;
     return {
       offsets: new Array(count).fill(offset),
       acked: isAcked ? count : 0,
       code,
+      again: isAgain ? this.#batch.partitions.map((_, i) => i) : [],
       isDisconnected: false,
     };
   }
 
   #result(): BatchResult {
     if (this.#status >= 300) return this.#refused();
-    if (!this.#options.readsOffsets) return this.#all(0, null);
+    if (!this.#readsOffsets) return this.#all(0, null);
     const rows = rowsOf(this.#text);
     const { partitions } = this.#batch;
     if (rows === null || rows.length !== partitions.length) return this.#all(UNKNOWN_OFFSET, 'bad-answer');
     let code: string | null = null;
     let acked = 0;
+    const again: number[] = [];
     const offsets = rows.map((row, i) => {
       if (typeof row.offset === 'number' && row.partition === partitions[i]) {
         acked++;
@@ -188,16 +254,16 @@ class Answer implements Dispatcher.DispatchHandler {
         return UNKNOWN_OFFSET;
       }
       code = String(row.error_code);
-      return outcomeOfErrorCode(row.error_code) === 'unknown' ? UNKNOWN_OFFSET : REFUSED_OFFSET;
+      const outcome = outcomeOfErrorCode(row.error_code);
+      if (outcome === 'nothing') again.push(i);
+      return outcome === 'unknown' ? UNKNOWN_OFFSET : REFUSED_OFFSET;
     });
-    return { offsets, acked, code, isDisconnected: false };
+    return { offsets, acked, code, again, isDisconnected: false };
   }
 
   #refused(): BatchResult {
-    const body = objectOf(this.#text);
-    const isUnknown = (body?.outcome ?? outcomeOfStatus(this.#status)) === 'unknown';
-    const code = typeof body?.code === 'string' ? body.code : `http-${this.#status}`;
-    return this.#all(isUnknown ? UNKNOWN_OFFSET : REFUSED_OFFSET, code);
+    const { outcome, code } = answerError(this.#status, undefined, this.#text);
+    return this.#all(outcome === 'unknown' ? UNKNOWN_OFFSET : REFUSED_OFFSET, code, outcome === 'nothing');
   }
 }
 

@@ -41,9 +41,9 @@ class Reader {
 
   constructor(task: ReaderTask) {
     this.#task = task;
-    const { plan, url, kind, count } = task;
+    const { plan, urls, kind, count } = task;
     const connectionsMax = kind === 'tail' ? plan.partitions : count;
-    this.#client = new RestClient(url, { connectionsMax, signal: this.#stopped.signal });
+    this.#client = new RestClient(urls, { connectionsMax, signal: this.#stopped.signal });
     this.#values = new RecordValues(plan.seed, plan.valueBytes);
     this.#draws = seededRandom(plan.seed);
   }

@@ -52,8 +52,9 @@ function overTime(
   };
 }
 
-/** Where one phase follows another. */
-function phaseBegins({ phases }: LoadReport): [number, string][] {
+/** Where one phase follows another, or something happened to a broker. */
+function phaseBegins({ phases, cluster }: LoadReport): [number, string][] {
+  if (cluster !== null) return cluster.spans.slice(1).map(({ from_s, name }) => [from_s, name]);
   if (phases.length < 2) return [];
   return phases.flatMap(({ began_s, name }): [number, string][] =>
     began_s === null ? [] : [[began_s, name]],
@@ -189,6 +190,55 @@ function readersTable({ phases }: LoadReport): string {
   return `<h2>Readers</h2>\n${table([...head, ...times], rows)}`;
 }
 
+function clusterTables({ cluster }: LoadReport): string {
+  if (cluster === null) return '';
+  const spans = cluster.spans.map(
+    ({ name, from_s, to_s, acked, rate_per_s, produce_ms, failures, retried }) => [
+      name,
+      from_s,
+      to_s,
+      acked,
+      rate_per_s,
+      produce_ms.p50,
+      produce_ms.p99,
+      produce_ms.max,
+      codes(failures),
+      codes(retried),
+    ],
+  );
+  const spanHead = ['', 'from s', 'to s', 'acknowledged', 'records/s', 'p50 ms', 'p99 ms', 'max ms'];
+  const stops = cluster.stops.map(
+    ({ event, of, partitions, stopped_ms, longest_ms, again_ms, not_again }) => [
+      event,
+      of,
+      partitions,
+      ...[stopped_ms.p50, stopped_ms.p99, stopped_ms.max, again_ms],
+      ...[longest_ms.p50, longest_ms.p99, longest_ms.max, not_again],
+    ],
+  );
+  const stopHead = [
+    ...['event', 'partitions', 'number', 'stopped p50 ms', 'p99 ms', 'max ms', 'all again after ms'],
+    ...['longest p50 ms', 'p99 ms', 'max ms', 'not again'],
+  ];
+  const brokers = cluster.brokers.map((one) => Object.values(one));
+  const brokerHead = Object.keys(cluster.brokers[0] ?? {}).map((name) => name.replaceAll('_', ' '));
+  const events = cluster.events.map(({ t_s, what }) => [t_s, what]);
+  const share = cluster.forwarded_share === null ? '-' : `${(cluster.forwarded_share * 100).toFixed(1)} %`;
+  return [
+    `<h2>What happened to the brokers</h2>\n${table(['s', ''], events)}`,
+    table([...spanHead, 'failed', 'sent again'], spans),
+    `<h2>How long acknowledgements stopped</h2>\n${table(stopHead, stops)}`,
+    `<h2>Brokers</h2>\n${table(brokerHead, brokers)}`,
+    `<p>Appends of clients that went on to another broker: ${share}</p>`,
+  ].join('\n');
+}
+
+function codes(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .map(([code, count]) => `${count} ${code}`)
+    .join(', ');
+}
+
 function costTable({ cost }: LoadReport): string {
   const rows = Object.entries(cost.parts).map(([name, usd]) => [
     PRICES[name as PriceName]?.of ?? name,
@@ -222,6 +272,7 @@ ${plots(report)
 <h2>Phases</h2>
 ${phasesTable(report)}
 ${readersTable(report)}
+${clusterTables(report)}
 <h2>Metadata calls</h2>
 ${callsTable(report)}
 <h2>Estimated cost at list prices</h2>

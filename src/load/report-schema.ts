@@ -75,6 +75,69 @@ const Verify = closed({
   examples: Type.Array(Type.String()),
 });
 
+const ClusterReport = closed({
+  brokers: Type.Array(
+    closed({
+      name: Type.String(),
+      started_s: Type.Number({ description: 'On the clock of `series`, as all times here.' }),
+      killed_s: maybe,
+      ready_ms: number,
+      shards_held: Type.Number({ description: 'When it was looked at last.' }),
+      takeovers: number,
+      records_committed: number,
+      appends: Type.Number({ description: 'Taken, from clients or from other brokers.' }),
+      forwarded_appends: number,
+      received_appends: number,
+      metadata_calls: number,
+      objects_uploaded: number,
+      cpu_s: maybe,
+      rss_max_mb: maybe,
+    }),
+    { description: 'What a broker that was killed had told at its last look, just before.' },
+  ),
+  events: Type.Array(closed({ t_s: number, what: Type.String() })),
+  spans: Type.Array(
+    closed({
+      name: Type.String(),
+      from_s: number,
+      to_s: number,
+      acked: count,
+      rate_per_s: number,
+      produce_ms: Latency,
+      failures: Failures,
+      retried: Failures,
+    }),
+    { description: 'Between the events, of answers that came then.' },
+  ),
+  stops: Type.Array(
+    closed({
+      event: Type.String(),
+      t_s: number,
+      of: Type.String({ description: 'Which partitions.' }),
+      partitions: count,
+      stopped_ms: closed({ p50: maybe, p99: maybe, max: maybe }),
+      longest_ms: closed({ p50: maybe, p99: maybe, max: maybe }),
+      again_ms: orNull(
+        Type.Number({ description: 'After the event, when the last of them was acknowledged again.' }),
+      ),
+      not_again: Type.Integer({
+        minimum: 0,
+        description: 'Partitions without an acknowledgement from half a second after the event on.',
+      }),
+    }),
+    {
+      description:
+        '`stopped_ms`: how long acknowledgements of a partition stopped, from its last one before half a second after the event to its next. `longest_ms`: the longest time between two of a partition, from then until the next event.',
+    },
+  ),
+  forwarded_share: orNull(
+    Type.Number({ description: 'Of the appends of clients, those that went on to another broker.' }),
+  ),
+  retried: Type.Record(Type.String(), count, {
+    description: 'Records that certainly had not happened and were sent again, by why; each time counts.',
+  }),
+});
+
 const Point = closed({
   t_s: number,
   rate_per_s: number,
@@ -114,6 +177,7 @@ export const LoadReportSchema = Type.Object(
       object_per: Type.String(),
       object_delay_ms: orNull(Type.Array(Type.Number())),
       broker: Type.String({ description: 'own, or the URL of one that ran already' }),
+      brokers: count,
     }),
     records: closed({ sent: count, acked: count, failed: count, unknown: count, failures: Failures }),
     rate_per_s: Type.Number({ description: 'Acknowledged records a second in the measured phase.' }),
@@ -181,6 +245,7 @@ export const LoadReportSchema = Type.Object(
       restart_ms: maybe,
       create_topic_ms: maybe,
     }),
+    cluster: orNull(ClusterReport),
     echo: orNull(
       closed({
         rate_per_s: number,
@@ -222,4 +287,5 @@ export type LoadReport = Static<typeof LoadReportSchema>;
 export type LatencyReport = Static<typeof Latency>;
 export type SeriesPoint = Static<typeof Point>;
 export type PhaseReport = Static<typeof PhaseReport>;
+export type ClusterReport = Static<typeof ClusterReport>;
 export type VerifyReport = Static<typeof Verify>;

@@ -80,10 +80,36 @@ export function summaryLines(report: LoadReport): [string, string][] {
     const { count: found, p50, p99 } = report.index_paged_ms;
     rows.push(['paged in', `${count(found)} index look-ups: p50 ${ms(p50)}, p99 ${ms(p99)}`]);
   }
+  rows.push(...clusterLines(report));
   rows.push(['cost', `${report.cost.per_million_records} USD per million records (estimate at list prices)`]);
   for (const [code, failed] of Object.entries(records.failures))
     rows.push(['failed', `${count(failed)} with ${code}`]);
   return rows;
+}
+
+function clusterLines({ cluster, records, verify }: LoadReport): [string, string][] {
+  if (cluster === null) return [];
+  const again = Object.entries(cluster.retried).map(([code, times]) => `${count(times)} for ${code}`);
+  return [
+    ['brokers', cluster.events.map(({ t_s, what }) => `${t_s} s: ${what}`).join('; ') || 'nothing happened'],
+    ...cluster.spans.map(
+      ({ name, from_s, to_s, rate_per_s, produce_ms: { p50, p99, max } }): [string, string] => [
+        name,
+        `${from_s} to ${to_s} s: ${count(rate_per_s)} records/s, p50 ${ms(p50)}, p99 ${ms(p99)}, max ${ms(max)}`,
+      ],
+    ),
+    ...cluster.stops.map(({ event, of, partitions, stopped_ms, longest_ms, not_again }): [string, string] => [
+      'acks stopped',
+      `${event}: ${partitions} partitions (${of}) p50 ${ms(stopped_ms.p50)}, max ${ms(stopped_ms.max)}; ` +
+        `longest since ${ms(longest_ms.max)}${not_again === 0 ? '' : `; ${not_again} without any more`}`,
+    ]),
+    ['forwarded', percent(cluster.forwarded_share)],
+    ['sent again', again.join(', ') || 'nothing'],
+    [
+      'unknown',
+      `${count(records.unknown)} records that may be there or not${verify === null ? '' : `; ${count(verify.unknown_read)} are`}`,
+    ],
+  ];
 }
 
 export function reportSummary(report: LoadReport): string {

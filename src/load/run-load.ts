@@ -14,16 +14,17 @@ import { RestClient } from '../client/rest-client.ts';
 import { blankAckColumns, readAckLog } from './ack-log.ts';
 import { BrokerSampler } from './broker-sampler.ts';
 import { LoadChild } from './child-process.ts';
+import { ClusterStory } from './cluster-story.ts';
 import { EchoTurns } from './echo-turns.ts';
 import { ackLogFile, GeneratorFleet } from './generator-fleet.ts';
 import type { Latencies } from './latency.ts';
 import { type LoadPlan, type PlannedPhase, shareOf } from './load-plan.ts';
 import type { FromReader, Interval, ReaderResult, ToReader } from './messages.ts';
 import { MetricsSnapshot } from './metrics-snapshot.ts';
-import { OwnBroker } from './own-broker.ts';
+import { OwnCluster } from './own-cluster.ts';
 import { readBack } from './read-back.ts';
 import { RecordVerifier } from './record-verifier.ts';
-import type { LoadReport, VerifyReport } from './report-schema.ts';
+import type { ClusterReport, LoadReport, VerifyReport } from './report-schema.ts';
 import type { RunLoadOptions } from './run-options.ts';
 import { type PhaseOutcome, runReport } from './run-report.ts';
 import { TopicChurn } from './topic-churn.ts';
@@ -50,11 +51,13 @@ export function runLoad(options: RunLoadOptions): Promise<LoadReport> {
 
 class LoadRun {
   readonly #options: RunLoadOptions;
-  #broker: OwnBroker | null = null;
+  #own: OwnCluster | null = null;
+  /** With several brokers of its own. */
+  #story: ClusterStory | null = null;
   #client!: RestClient;
   /** Looks at the broker: it must not wait for long. */
   #probe!: RestClient;
-  #url = '';
+  #urls: readonly string[] = [];
   #topic = '';
   #scratch: string | null = null;
   #watched: Watched | null = null;
@@ -87,7 +90,7 @@ class LoadRun {
       await this.#watched?.sampler.stop();
       await this.#probe?.close();
       await this.#client?.close();
-      await this.#broker?.close();
+      await this.#own?.close();
       if (this.#scratch !== null) await rm(this.#scratch, { recursive: true, force: true });
     }
   }
@@ -103,14 +106,18 @@ class LoadRun {
   }
 
   async #connect(): Promise<void> {
-    const { url, own, plan, random } = this.#options;
+    const { url, own, plan, random, cluster, clock } = this.#options;
     this.#say('starting', 0, plan.records);
-    if (url === null) this.#broker = await OwnBroker.start(own);
-    this.#url = url ?? (this.#broker as OwnBroker).url;
-    this.#client = new RestClient(this.#url, { connectionsMax: 32 });
-    this.#probe = new RestClient(this.#url, { connectionsMax: 2, timeoutMs: PROBE_MS_MAX });
-    void this.#broker?.died.then((how) => this.#end(`the broker ended (${how})`));
+    if (url === null) this.#own = await OwnCluster.start(own, cluster?.brokers ?? 1);
+    this.#urls = this.#own?.urls ?? [url as string];
+    this.#client = new RestClient(this.#urls, { connectionsMax: 32 });
+    this.#probe = new RestClient(this.#urls, { connectionsMax: 2, timeoutMs: PROBE_MS_MAX });
+    void this.#own?.died.then((how) => this.#end(how));
     this.#topic = `load-${plan.scenario}-${random.hex(4)}`;
+    if (this.#own === null || cluster === null) return;
+    const parts = { cluster: this.#own, plan: cluster, topic: this.#topic, seed: plan.seed, clock };
+    this.#story = new ClusterStory(parts);
+    await this.#story.settled();
   }
 
   async #measure(): Promise<LoadReport> {
@@ -118,7 +125,7 @@ class LoadRun {
     const createMs = await this.#timed(() =>
       this.#client.createTopic({ name: this.#topic, partitionCount: plan.partitions }),
     );
-    const startMs = this.#broker?.readyMs ?? null;
+    const startMs = this.#own?.readyMs ?? null;
     const echoTurns = echo ? new EchoTurns(plan, clock) : null;
     if (this.#ended === null) await echoTurns?.turn();
     const fleet = await this.#startFleet();
@@ -131,7 +138,7 @@ class LoadRun {
     const { counter } = this.#options.database;
     if (counter !== null) this.#say('waiting for what the database counted', plan.records, plan.records);
     const counted = (await counter?.count()) ?? null;
-    const rssMax = this.#broker?.rssMax() ?? sampler.rssMax;
+    const rssMax = this.#own?.rssMax() ?? sampler.rssMax;
     if (this.#ended === null) await echoTurns?.turn();
     const checked = verify && this.#ended === null ? await this.#verify() : null;
     const restartMs = restart && this.#ended === null ? await this.#restart() : this.#restartMs;
@@ -148,6 +155,7 @@ class LoadRun {
       counted,
       series: sampler.points,
       verify: checked,
+      cluster: this.#clusterReport(sampler.beganMs, outcomes),
       echo: echoTurns,
       broker: {
         rss_max_mb: rssMax === 0 ? null : Math.round(rssMax / 1024 / 1024),
@@ -158,6 +166,12 @@ class LoadRun {
     });
   }
 
+  #clusterReport(originMs: number, outcomes: readonly PhaseOutcome[]): ClusterReport | null {
+    const measured = outcomes.find(({ phase }) => phase.isMeasured);
+    const { gaps, retried } = measured?.totals ?? { gaps: [], retried: {} };
+    return this.#story?.report(originMs, gaps, retried) ?? null;
+  }
+
   /** Begins anew where it began before: counters of a process end with it. */
   async #watch(watchedFrom: number): Promise<void> {
     const { clock, plan, database } = this.#options;
@@ -166,8 +180,10 @@ class LoadRun {
     const { counter } = database;
     if (counter !== null) this.#say('waiting for what the database counted before', 0, plan.records);
     await counter?.start();
-    const before = new MetricsSnapshot(await this.#probe.metricsText());
-    const sampler = new BrokerSampler(this.#probe, clock, before);
+    const own = this.#own;
+    const read = own ? () => own.metrics() : async () => new MetricsSnapshot(await this.#probe.metricsText());
+    const before = await (own ? own.beginCounting() : read());
+    const sampler = new BrokerSampler(read, clock, before);
     this.#watched = { sampler, watchedFrom, before, beganMs: clock.monotonicMs() };
   }
 
@@ -183,11 +199,12 @@ class LoadRun {
   async #startFleet(): Promise<GeneratorFleet> {
     const { plan, clock } = this.#options;
     const fleet = await GeneratorFleet.start({
-      url: this.#url,
+      urls: this.#urls,
       topic: this.#topic,
       plan,
       scratch: this.#scratch,
       readsOffsets: true,
+      retries: this.#story !== null,
       clock,
       heard: (interval, latencies) => this.#heard(interval, latencies),
     });
@@ -236,7 +253,11 @@ class LoadRun {
       const read = reader?.next('done') ?? null;
       read?.catch(() => undefined);
       reader?.send({ type: 'phase', phase, beginWallMs, firstIndex });
+      const story = phase.isMeasured ? this.#story : null;
+      story?.begin(beganMs, fleet);
       const totals = await fleet.runPhase(phase, beginWallMs);
+      const notHappened = (await story?.end()) ?? null;
+      if (notHappened !== null) this.#end(notHappened);
       if (this.#ended === null) await churn?.stop();
       let readers: ReaderResult | null = null;
       if (reader && read) {
@@ -259,7 +280,7 @@ class LoadRun {
     const { kind, count } = readers as NonNullable<PlannedPhase['readers']>;
     const reader = new LoadChild<ToReader, FromReader>('reader', () => undefined);
     const ready = reader.next('ready');
-    reader.send({ type: 'begin', task: { url: this.#url, topic: this.#topic, plan, kind, count } });
+    reader.send({ type: 'begin', task: { urls: this.#urls, topic: this.#topic, plan, kind, count } });
     await ready;
     return reader;
   }
@@ -268,6 +289,7 @@ class LoadRun {
     const { clock, plan } = this.#options;
     const seen = this.#seen;
     this.#watched?.sampler.heard(interval, latencies);
+    this.#story?.heard(interval, latencies);
     seen.acked += interval.acked;
     seen.recentAcked += interval.acked;
     const nowMs = clock.monotonicMs();
@@ -292,9 +314,11 @@ class LoadRun {
     }
     const verifier = new RecordVerifier(plan, acks);
     const startMs = clock.monotonicMs();
+    // Of several brokers by way of the youngest.
+    const client = new RestClient([...(this.#own?.urls ?? this.#urls)].reverse(), { connectionsMax: 32 });
     try {
       await readBack({
-        client: this.#client,
+        client,
         topic: this.#topic,
         partitions,
         verifier,
@@ -305,6 +329,8 @@ class LoadRun {
     } catch (error) {
       // A broker that died in the middle of it: the report says so.
       if (this.#ended === null) throw error;
+    } finally {
+      await client.close();
     }
     if (this.#ended !== null) return null;
     const counts = verifier.finish();
@@ -313,9 +339,9 @@ class LoadRun {
   }
 
   async #restart(): Promise<number | null> {
-    if (this.#broker === null) return null;
-    await this.#broker.restart();
-    return Math.round(this.#broker.readyMs);
+    if (this.#own === null) return null;
+    await this.#own.restart();
+    return Math.round(this.#own.readyMs);
   }
 }
 

@@ -4,6 +4,7 @@
 import type { DatabaseCounter, StatementCount } from '../../storage/metadata/database-counter.ts';
 import type { Clock } from '../core/clock.ts';
 import type { Random } from '../core/random.ts';
+import type { ClusterPlan } from './cluster-story.ts';
 import type { Prices } from './cost.ts';
 import type { LoadPlan } from './load-plan.ts';
 import type { OwnBrokerOptions } from './own-broker.ts';
@@ -22,6 +23,8 @@ export interface RunLoadOptions {
   /** A broker that runs already; null: one of its own. */
   url: string | null;
   own: OwnBrokerOptions;
+  /** Several brokers of its own, and what happens to them; null: one. */
+  cluster: ClusterPlan | null;
   verify: boolean;
   /** Measures how long the own broker takes to start on what the run left. */
   restart: boolean;

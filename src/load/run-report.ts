@@ -12,7 +12,14 @@ import type { PlannedPhase } from './load-plan.ts';
 import { machineInfo } from './machine.ts';
 import type { ReaderResult } from './messages.ts';
 import { MetricsChange, type MetricsSnapshot } from './metrics-snapshot.ts';
-import type { LatencyReport, LoadReport, PhaseReport, SeriesPoint, VerifyReport } from './report-schema.ts';
+import type {
+  ClusterReport,
+  LatencyReport,
+  LoadReport,
+  PhaseReport,
+  SeriesPoint,
+  VerifyReport,
+} from './report-schema.ts';
 import type { RunLoadOptions } from './run-options.ts';
 import type { ReadersKind } from './scenarios.ts';
 import type { TopicChurn } from './topic-churn.ts';
@@ -42,6 +49,7 @@ export interface RunParts {
   counted: StatementCount | null;
   series: SeriesPoint[];
   verify: VerifyReport | null;
+  cluster: ClusterReport | null;
   echo: EchoTurns | null;
   broker: Omit<LoadReport['broker'], 'cpu_s'>;
 }
@@ -87,6 +95,7 @@ export function runReport(parts: RunParts): LoadReport {
     phases: outcomes.map((outcome) => phaseReport(outcome, parts.beganMs)),
     ...figures,
     verify: parts.verify,
+    cluster: parts.cluster,
     broker: { cpu_s: cpuS === null ? null : Number(cpuS.toFixed(2)), ...parts.broker },
     echo: echoReport(parts.echo, produced ? rate(produced.acked, produced.tookMs) : 0),
     cost: costOf(
@@ -109,7 +118,7 @@ export function runReport(parts: RunParts): LoadReport {
   };
 }
 
-function planReport({ plan, own, url }: RunLoadOptions): LoadReport['plan'] {
+function planReport({ plan, own, url, cluster }: RunLoadOptions): LoadReport['plan'] {
   return {
     records: plan.records,
     value_bytes: plan.valueBytes,
@@ -122,6 +131,7 @@ function planReport({ plan, own, url }: RunLoadOptions): LoadReport['plan'] {
     object_per: url === null ? own.objectPer : 'unknown',
     object_delay_ms: url === null && own.objectDelayMs !== null ? [...own.objectDelayMs] : null,
     broker: url === null ? 'own' : new URL(url).origin,
+    brokers: cluster?.brokers ?? 1,
   };
 }
 

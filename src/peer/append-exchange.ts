@@ -12,6 +12,7 @@ import { connectionFailure } from '../core/connection-failure.ts';
 import { ERROR_CODES, type ErrorCode, kindOf, StreamHouseError } from '../core/errors.ts';
 import { AnswerReader } from '../protocol/peer/append-message.ts';
 import { ANSWERS_TYPE } from '../protocol/peer/peer-headers.ts';
+import { discardBody } from './discard-body.ts';
 
 /** A refusal's body; more is not read. */
 const REFUSAL_BYTES_MAX = 16 * 1024;
@@ -63,6 +64,7 @@ export class AppendExchange {
       this.heardAtMs = now();
       if (answer.statusCode !== 200) await this.#refused(answer);
       else if (answer.headers['content-type'] !== ANSWERS_TYPE) {
+        discardBody(answer.body);
         throw new StreamHouseError('malformed-request', 'it answers something else than answers');
       } else {
         this.#settle();

@@ -14,9 +14,10 @@ import { StreamHouseError } from '../core/errors.ts';
 import { shardOf } from '../core/ids.ts';
 import { FORWARD_READ_MS_MAX, FORWARD_READS_MAX, PLACE_WAIT_MS_MAX } from '../core/limits.ts';
 import type { ShardLayout } from '../core/shard-layout.ts';
-import { type PeerIdentity, peerHeaders } from '../protocol/peer/peer-headers.ts';
+import { type PeerIdentity, peerHeaders, TOPIC_HEADER } from '../protocol/peer/peer-headers.ts';
 import type { ForwardedRead, ForwardedReadAnswer, ReadForwarder } from '../route/peer-duties.ts';
 import type { PeerPlace, ShardPlaces } from '../route/shard-places.ts';
+import { discardBody } from './discard-body.ts';
 import type { PeerPools } from './peer-pools.ts';
 
 export interface PeerReadsParts {
@@ -63,7 +64,7 @@ export class PeerReads implements ReadForwarder {
       if (place.kind === 'here') return null;
       read.signal.throwIfAborted();
       try {
-        return await this.#ask(place, read);
+        return await this.#ask(place, topicId, read);
       } catch (error) {
         read.signal.throwIfAborted();
         if (!(error instanceof StreamHouseError)) throw error;
@@ -74,7 +75,7 @@ export class PeerReads implements ReadForwarder {
     }
   }
 
-  async #ask(place: PeerPlace, read: ForwardedRead): Promise<ForwardedReadAnswer> {
+  async #ask(place: PeerPlace, topicId: number, read: ForwardedRead): Promise<ForwardedReadAnswer> {
     const { incarnation } = place.peer;
     const running = this.#running.get(incarnation) ?? 0;
     if (running >= FORWARD_READS_MAX) {
@@ -86,7 +87,7 @@ export class PeerReads implements ReadForwarder {
     this.#running.set(incarnation, running + 1);
     this.#parts.counters.add('forwardedReadsTotal');
     try {
-      return await this.#request(place, read);
+      return await this.#request(place, topicId, read);
     } finally {
       const left = (this.#running.get(incarnation) as number) - 1;
       if (left > 0) this.#running.set(incarnation, left);
@@ -94,17 +95,16 @@ export class PeerReads implements ReadForwarder {
     }
   }
 
-  async #request({ peer }: PeerPlace, read: ForwardedRead): Promise<ForwardedReadAnswer> {
+  async #request({ peer }: PeerPlace, topicId: number, read: ForwardedRead): Promise<ForwardedReadAnswer> {
     const { clock, pools, self } = this.#parts;
     const late = new AbortController();
     const timer = clock.after(read.waitMs + FORWARD_READ_MS_MAX, () => late.abort());
-    const headers = peerHeaders(self, peer.incarnation);
-    if (read.accept !== undefined) headers.accept = read.accept;
+    const headers = { ...peerHeaders(self, peer.incarnation), [TOPIC_HEADER]: String(topicId) };
     try {
       const answer = await pools.get(peer.address, 'reads').request({
         method: 'GET',
         path: read.target,
-        headers,
+        headers: read.accept === undefined ? headers : { ...headers, accept: read.accept },
         signal: AbortSignal.any([late.signal, read.signal]),
       });
       return await takeAnswer(answer, read);
@@ -132,11 +132,11 @@ async function takeAnswer(
   const { statusCode: status, headers, body } = answer;
   const length = Number(headers['content-length']);
   if (!Number.isSafeInteger(length)) {
-    body.destroy();
+    discardBody(body);
     throw new Error('an answer of unknown length');
   }
   if (length > 0 && !read.admit(length)) {
-    body.destroy();
+    discardBody(body);
     throw new StreamHouseError(
       'overloaded',
       'too many bytes of answers under way; ask for fewer or try again',
@@ -147,7 +147,7 @@ async function takeAnswer(
     let at = 0;
     for await (const piece of body) at += (piece as Buffer).copy(bytes, at);
     if (at !== length) throw new Error(`an answer of ${at} bytes instead of ${length}`);
-    refuseIfNotLeader(status, bytes);
+    refuseIfElsewhere(status, bytes);
     const contentType = String(headers['content-type'] ?? 'application/octet-stream');
     const retryAfter = headers['retry-after'];
     return {
@@ -163,14 +163,17 @@ async function takeAnswer(
   }
 }
 
-/** What means that the wrong broker was asked. Other errors are the client's to see. */
-function refuseIfNotLeader(status: number, body: Buffer): void {
-  if (status !== 503 && status !== 409) return;
+/** What means that the wrong broker was asked, or for the wrong topic. Other errors are the client's to see. */
+function refuseIfElsewhere(status: number, body: Buffer): void {
+  if (status !== 503 && status !== 409 && status !== 404) return;
   let code: unknown;
   try {
     code = (JSON.parse(body.toString('utf8')) as { code?: unknown }).code;
   } catch {
     return;
+  }
+  if (code === 'topic-not-found') {
+    throw new StreamHouseError('topic-not-found', 'the topic was deleted');
   }
   if (code !== 'not-leader' && code !== 'cluster-mismatch') return;
   throw new StreamHouseError('not-leader', 'the partition has another leader by now; try again');

@@ -3,7 +3,6 @@
  * end. Does not own: what is said (peer-client, peer-appends, peer-reads), which broker holds what
  * (route/shard-places). Main thread.
  */
-
 import type { ShardLayout } from '../core/shard-layout.ts';
 import type { PeerAddress, ShardPlaces } from '../route/shard-places.ts';
 import { PeerAppends, type PeerAppendsParts } from './peer-appends.ts';

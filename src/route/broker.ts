@@ -85,6 +85,8 @@ export interface TopicCatalogue {
   get(name: string): Promise<Topic>;
   /** The topic if it has that partition, re-reading the store once if it seems not to; 'partition-not-found'. */
   getWithPartition(name: string, partition: number): Promise<Topic>;
+  /** Somebody knows that this topic is another's name by now, or nobody's: whoever asks next gets it from the store. */
+  doubt(topic: Topic): void;
   list(page: { after?: string; limit: number }): Promise<Topic[]>;
   /**
    * 'topic-exists', 'invalid-topic-name', 'invalid-partition-count', 'invalid-config'; 'not-leader' (nothing happened)

@@ -221,7 +221,7 @@ export class FetchRouter implements FetchPath {
       topicId,
       partition,
     }));
-    if (reply.error) throw StreamHouseError.fromPlain(reply.error);
+    this.#throwError(topic, reply.error);
     return { logStart: reply.logStart, nextOffset: reply.nextOffset };
   }
 
@@ -239,8 +239,14 @@ export class FetchRouter implements FetchPath {
       partition,
       timestampMs,
     }));
-    if (reply.error) throw StreamHouseError.fromPlain(reply.error);
+    this.#throwError(topic, reply.error);
     return reply.found ? { offset: reply.offset, timestampMs: reply.timestampMs } : null;
+  }
+
+  #throwError(topic: Topic, error: PlainError | null): void {
+    if (error === null) return;
+    if (error.code === 'topic-not-found') this.#parts.topicDeleted(topic);
+    throw StreamHouseError.fromPlain(error);
   }
 
   #lane(topic: Topic, partition: number): number {

@@ -98,7 +98,8 @@ export interface ReadForwarder {
   /** Whether the partition's shard is not held here. For every read. */
   isElsewhere(topicId: number, partition: number): boolean;
   /**
-   * The holder's answer; null: it is to be answered here after all. 'not-leader', 'overloaded'. Rejects with the
+   * The holder's answer; null: it is to be answered here after all. 'not-leader', 'overloaded', 'topic-not-found' (its
+   * name may be another topic's). Rejects with the
    * signal's reason when it is aborted.
    */
   forward(topicId: number, partition: number, read: ForwardedRead): Promise<ForwardedReadAnswer | null>;

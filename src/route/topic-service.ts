@@ -75,6 +75,10 @@ export class TopicService implements TopicCatalogue {
     return topic;
   }
 
+  doubt(topic: Topic): void {
+    this.#parts.store.dropTopic(topic);
+  }
+
   /** Whether this topic, and no other of its name, exists. While the catalogue cannot be read: yes. */
   async stillThere({ name, topicId }: Topic): Promise<boolean> {
     if (this.peek(name)?.topicId === topicId) return true;

@@ -297,6 +297,7 @@ export class FakeBroker implements Broker {
   }
 
   readonly topics: TopicCatalogue = {
+    doubt: (topic) => void this.#cached.delete(topic.name),
     peek: (name) => (this.#cached.has(name) ? this.#topics.get(name) : undefined),
     get: async (name) => this.#find(name),
     getWithPartition: async (name, partition) => {

@@ -18,13 +18,15 @@ export interface MetadataCall {
   args: readonly unknown[];
 }
 
+type Delay = Promise<unknown> | (() => Promise<unknown>);
+
 export type MetadataFaultEffect =
   /** Nothing reaches the store. */
   | { kind: 'error-before'; code?: ErrorCode }
   /** It happens, and the caller is told that nobody knows. */
   | { kind: 'error-after'; code?: ErrorCode }
-  /** Waits before the call, after it, or both. */
-  | { kind: 'delay'; before?: Promise<unknown>; after?: Promise<unknown> }
+  /** Waits before the call, after it, or both; a function is asked for each call. */
+  | { kind: 'delay'; before?: Delay; after?: Delay }
   /** Never answers: nothing happens, or it does with `afterSuccess`. */
   | { kind: 'hang'; afterSuccess?: boolean };
 
@@ -81,9 +83,9 @@ export class FaultyMetadataStore extends ForwardingMetadataStore {
         await run();
         throw new StreamHouseError(effect.code ?? 'store-unknown', `injected after ${method}`);
       case 'delay': {
-        if (effect.before) await effect.before;
+        await waitFor(effect.before);
         const result = await run();
-        if (effect.after) await effect.after;
+        await waitFor(effect.after);
         return result;
       }
       case 'hang':
@@ -105,4 +107,8 @@ export class FaultyMetadataStore extends ForwardingMetadataStore {
   close(): Promise<void> {
     return this.#inner.close();
   }
+}
+
+async function waitFor(delay: Delay | undefined): Promise<void> {
+  await (typeof delay === 'function' ? delay() : delay);
 }

@@ -10,7 +10,11 @@ import { seededRandom } from '../../src/core/random.ts';
 import { readRecords } from '../../src/core/record-batch.ts';
 import { oneGroup } from '../../src/core/shard-layout.ts';
 import { FetchRouter } from '../../src/route/fetch-router.ts';
-import { ProduceRouter } from '../../src/route/produce-router.ts';
+import {
+  type AppendCarrier,
+  ProduceRouter,
+  type ProduceRouterParts,
+} from '../../src/route/produce-router.ts';
 import type { MetadataStore, Topic } from '../../storage/metadata/metadata-store.ts';
 import { batchObjectKey } from '../../storage/objects/object-key.ts';
 import type { ObjectStore } from '../../storage/objects/object-store.ts';
@@ -28,6 +32,18 @@ export interface InlineAnswer {
   error: PlainError | null;
 }
 
+/** What one of several brokers on the same stores needs; by default one is alone and holds everything. */
+export interface InlineOptions {
+  agentId?: string;
+  address?: string;
+  /** The shards that it takes, and takes again when it loses them. */
+  shards?: ReadonlySet<number>;
+  places?: ProduceRouterParts['places'];
+  carrier?: AppendCarrier;
+  /** A shard became held here. */
+  changed?(shard: number): void;
+}
+
 export class InlineBroker {
   readonly counters: CountersReader;
   readonly produceRouter: ProduceRouter;
@@ -36,30 +52,32 @@ export class InlineBroker {
   topicDeleted: (topic: Topic) => void = () => undefined;
   readonly #store: MetadataStore;
   readonly #objects: ObjectStore;
-  readonly #agent: AgentLoop;
-  readonly #fetch: FetchRouter;
+  readonly agent: AgentLoop;
+  readonly fetchRouter: FetchRouter;
+  readonly #options: InlineOptions;
   readonly #lanes: Lane[] = [];
   readonly #memory = allocateCounters(LANES + 2);
   #sequencer: Sequencer | null = null;
 
-  constructor(store: MetadataStore, objects: ObjectStore) {
+  constructor(store: MetadataStore, objects: ObjectStore, options: InlineOptions = {}) {
+    this.#options = options;
     this.#store = store;
     this.#objects = objects;
     this.counters = new CountersReader(this.#memory);
-    this.#agent = this.#makeAgent();
+    this.agent = this.#makeAgent();
     for (let lane = 0; lane < LANES; lane++) this.#lanes.push(this.#makeLane(lane));
     const clock = systemClock;
     const limits = { inFlightBytesMax: 64 << 20, recordBytesMax: 1 << 20, appendBytesMax: 1 << 20 };
     this.produceRouter = new ProduceRouter({
       settings: { laneCount: LANES, layout: oneGroup(SHARDS), ...limits },
       clock,
-      places: allHere,
-      carrier: noCarrier,
+      places: options.places ?? allHere,
+      carrier: options.carrier ?? noCarrier,
       counters: new ThreadCounters(this.#memory, LANES + 1),
       toLane: (lane, bytes) => this.#later(() => this.#lanes[lane].fromMain({ type: 'produce', bytes })),
       topicDeleted: (topic) => this.topicDeleted(topic),
     });
-    this.#fetch = new FetchRouter({
+    this.fetchRouter = new FetchRouter({
       laneCount: LANES,
       layout: oneGroup(SHARDS),
       clock,
@@ -79,9 +97,9 @@ export class InlineBroker {
   #makeAgent(): AgentLoop {
     return new AgentLoop({
       settings: {
-        agentId: 'inline',
+        agentId: this.#options.agentId ?? 'inline',
         zone: 'z',
-        group: 'g',
+        group: this.#group,
         version: '1',
         shardCount: SHARDS,
         heartbeatMs: 50,
@@ -91,20 +109,29 @@ export class InlineBroker {
       store: this.#store,
       clock: systemClock,
       random: seededRandom(1),
-      address: () => '127.0.0.1:1',
-      groupOf: () => 'g',
+      address: () => this.#options.address ?? '127.0.0.1:1',
+      groupOf: (shard) => (this.#takes(shard) ? this.#group : 'of another'),
       take: (leases) => {
         for (const lease of leases) this.#sequencer?.take(lease);
       },
       release: (shards) => this.#sequencer?.release(shards),
       notify: () => Promise.reject(new StreamHouseError('not-leader', 'there is nobody else')),
-      changed: () => undefined,
+      changed: (shard) => this.#options.changed?.(shard),
       agentGone: () => undefined,
       replaced: (error) => this.fatal.push(error.toPlain()),
       reaped: () => undefined,
       info: () => undefined,
       warn: () => undefined,
     });
+  }
+
+  /** Of its own: what it should hold is the test's to say. */
+  get #group(): string {
+    return this.#options.agentId ?? 'inline';
+  }
+
+  #takes(shard: number): boolean {
+    return this.#options.shards?.has(shard) ?? true;
   }
 
   #makeLane(lane: number): Lane {
@@ -134,13 +161,13 @@ export class InlineBroker {
 
   #fromLane(reply: LaneReply): void {
     if (reply.type === 'answers') this.produceRouter.answers(reply.bytes);
-    else this.#fetch.reply(reply);
+    else this.fetchRouter.reply(reply);
   }
 
   #fromSequencer(reply: SequencerReply): void {
-    if (reply.type === 'held') this.#agent.heldNow(reply.shard, reply.epoch);
-    else if (reply.type === 'lost') this.#agent.lost(reply.shard, reply.error);
-    else if (reply.type === 'released') this.#agent.released(reply.shard, reply.epoch);
+    if (reply.type === 'held') this.agent.heldNow(reply.shard, reply.epoch);
+    else if (reply.type === 'lost') this.agent.lost(reply.shard, reply.error);
+    else if (reply.type === 'released') this.agent.released(reply.shard, reply.epoch);
     else if (reply.type === 'fatal') this.fatal.push(reply.error);
   }
 
@@ -149,7 +176,7 @@ export class InlineBroker {
     let incarnation = 0;
     while (incarnation === 0) {
       try {
-        incarnation = await this.#agent.register();
+        incarnation = await this.agent.register();
       } catch (error) {
         if (!(error instanceof StreamHouseError)) throw error;
         await new Promise((resolve) => setTimeout(resolve, 10));
@@ -190,14 +217,22 @@ export class InlineBroker {
       };
       sequencer.connectLane(lane, { post });
     }
-    this.#agent.sequencerUp();
-    await this.until(() => this.#agent.heldCount === SHARDS);
+    this.agent.sequencerUp();
+    await this.until(() => this.agent.heldCount === (this.#options.shards?.size ?? SHARDS));
   }
 
-  /** Appends TopicDeleted to every shard. */
-  async appendTopicDeleted(topicId: number): Promise<void> {
+  /** Takes a shard over, from whomever; or looks whether it is held still. */
+  async take(shard: number): Promise<void> {
+    const head = await this.#store.readHead(shard);
+    this.#sequencer?.take(head);
+  }
+
+  /** Appends TopicDeleted to these shards; by default to every one. */
+  async appendTopicDeleted(
+    topicId: number,
+    shards = Array.from({ length: SHARDS }, (_, shard) => shard),
+  ): Promise<void> {
     if (!this.#sequencer) throw new StreamHouseError('not-leader', 'there is no batching worker');
-    const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
     await this.#sequencer.decideOn(shards, { kind: 'topic-deleted', topicId });
   }
 
@@ -206,13 +241,13 @@ export class InlineBroker {
     this.#sequencer?.stop();
     this.#sequencer = null;
     for (const lane of this.#lanes) lane.sequencerLost();
-    this.#agent.sequencerLost();
+    this.agent.sequencerLost();
     this.produceRouter.sequencerLost();
   }
 
   stop(): void {
     this.crash();
-    this.#agent.stop();
+    this.agent.stop();
     this.produceRouter.close();
   }
 
@@ -240,7 +275,7 @@ export class InlineBroker {
     const values: string[] = [];
     for (;;) {
       const request = { topic, partition, offset: values.length, bytesMax: 1 << 20 };
-      const [result] = await this.#fetch.fetch([request], { bytesMax: 1 << 20, bytesMin: 0, waitMs: 0 });
+      const [result] = await this.fetchRouter.fetch([request], { bytesMax: 1 << 20, bytesMin: 0, waitMs: 0 });
       if (result.error) throw StreamHouseError.fromPlain(result.error);
       if (result.batches.length === 0) return values;
       for (let at = 0; at < result.batches.length; ) {

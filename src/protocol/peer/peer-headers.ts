@@ -11,6 +11,8 @@ import { type PlainError, StreamHouseError } from '../../core/errors.ts';
 export const CLUSTER_HEADER = 'streamhouse-cluster';
 export const FROM_HEADER = 'streamhouse-from';
 export const TO_HEADER = 'streamhouse-to';
+/** Of a read alone: the id of the topic whose name is in the path, as the sender resolved it. */
+export const TOPIC_HEADER = 'streamhouse-topic';
 
 export const PEER_PRODUCE_PATH = '/internal/v1/produce';
 export const PEER_LEASES_MOVED_PATH = '/internal/v1/leases-moved';
@@ -55,8 +57,8 @@ export function checkPeerHeaders(headers: Headers, self: PeerIdentity): number {
   if (cluster !== self.clusterId) {
     throw new StreamHouseError('cluster-mismatch', `this broker is of cluster ${self.clusterId}`);
   }
-  const from = incarnationOf(headers, FROM_HEADER);
-  const to = incarnationOf(headers, TO_HEADER);
+  const from = numberOf(headers, FROM_HEADER);
+  const to = numberOf(headers, TO_HEADER);
   const own = self.incarnation();
   if (to !== own || from === own) {
     throw new StreamHouseError('not-leader', `this is broker ${own}; the request goes from ${from} to ${to}`);
@@ -64,7 +66,12 @@ export function checkPeerHeaders(headers: Headers, self: PeerIdentity): number {
   return from;
 }
 
-function incarnationOf(headers: Headers, name: string): number {
+/** The id under which the sender of a read resolved the topic's name; 'malformed-request' without. */
+export function topicIdFromPeer(headers: Headers): number {
+  return numberOf(headers, TOPIC_HEADER);
+}
+
+function numberOf(headers: Headers, name: string): number {
   const text = headers[name];
   if (typeof text !== 'string' || !/^[0-9]{1,16}$/.test(text)) throw malformed(name);
   return Number(text);

@@ -16,7 +16,7 @@ import {
   TopicNames,
   TopicV2,
 } from '../../protocol/http/schemas.ts';
-import { checkPeerHeaders, isFromPeer } from '../../protocol/peer/peer-headers.ts';
+import { checkPeerHeaders, isFromPeer, topicIdFromPeer } from '../../protocol/peer/peer-headers.ts';
 import type { Broker, ProduceRequest } from '../../route/broker.ts';
 import type { DoorContext } from './door-context.ts';
 import type { DoorRequest } from './door-request.ts';
@@ -64,12 +64,15 @@ function partitionsV2(broker: Broker, topic: Topic) {
   );
 }
 
-/** Runs with a signal that follows the client and the door, so that neither waits for a long poll; null: aborted. */
+/**
+ * Runs with a signal that follows the client and the door, so that neither waits for a long poll. What had found nothing
+ * out yet when the door closed is 'shutting-down': an empty answer would say that there is nothing.
+ */
 async function untilGone<T>(
   context: DoorContext,
   request: DoorRequest,
   run: (signal: AbortSignal) => Promise<T>,
-): Promise<T | null> {
+): Promise<T> {
   const gone = new AbortController();
   const abort = () => gone.abort();
   request.onGone(abort);
@@ -78,8 +81,7 @@ async function untilGone<T>(
   try {
     return await run(gone.signal);
   } catch (error) {
-    // Whoever ended the wait wants no error: the answer is empty, or nobody is there to read it.
-    if (gone.signal.aborted) return null;
+    if (gone.signal.aborted) throw new StreamHouseError('shutting-down', 'the broker is stopping');
     throw error;
   } finally {
     context.closing.removeEventListener('abort', abort);
@@ -87,8 +89,43 @@ async function untilGone<T>(
 }
 
 /**
- * The answer of the broker that holds the partition; null: it is to be read here; 'ended': the client or the door ended
- * the wait. What another broker sent is never sent on: it is answered here or not at all.
+ * Runs a read of a partition. A topic that the log knows as deleted while the catalogue's cache still has it, for it was
+ * deleted through another broker, is looked up anew once: its name may be another topic's.
+ */
+async function withPartition<T>(
+  { broker }: DoorContext,
+  request: DoorRequest,
+  name: string,
+  partition: number,
+  run: (topic: Topic) => Promise<T>,
+): Promise<T> {
+  const { topics } = broker;
+  let topic = await topics.getWithPartition(name, partition);
+  if (isFromPeer(request.headers)) {
+    checkPeerHeaders(request.headers, identityOf(broker));
+    const asked = topicIdFromPeer(request.headers);
+    if (topic.topicId !== asked) {
+      topics.doubt(topic);
+      topic = await topics.getWithPartition(name, partition);
+    }
+    if (topic.topicId !== asked) {
+      throw new StreamHouseError('topic-not-found', `topic ${name} is ${topic.topicId}, no more ${asked}`);
+    }
+    return run(topic);
+  }
+  try {
+    return await run(topic);
+  } catch (error) {
+    if (!(error instanceof StreamHouseError) || error.code !== 'topic-not-found') throw error;
+    topics.doubt(topic);
+    const now = await topics.getWithPartition(name, partition);
+    if (now.topicId === topic.topicId) throw error;
+    return run(now);
+  }
+}
+
+/**
+ * The answer of the broker that holds the partition; null: it is to be read here. What another broker sent is never sent on: it is answered here or not at all.
  */
 async function readElsewhere(
   context: DoorContext,
@@ -96,44 +133,43 @@ async function readElsewhere(
   topic: Topic,
   partition: number,
   waitMs: number,
-): Promise<Reply | null | 'ended'> {
+): Promise<Reply | null> {
   const { broker, admission } = context;
-  if (isFromPeer(request.headers)) {
-    checkPeerHeaders(request.headers, identityOf(broker));
-    return null;
-  }
+  if (isFromPeer(request.headers)) return null;
   const { topicId } = topic;
   if (!broker.reads.isElsewhere(topicId, partition)) return null;
-  const found = await untilGone(context, request, async (signal) => {
-    const answer = await broker.reads.forward(topicId, partition, {
+  return untilGone(context, request, (signal) =>
+    broker.reads.forward(topicId, partition, {
       target: pathOf(request.url as string),
       accept: request.headers.accept,
       waitMs,
       signal,
       admit: (bytes) => admission.answers.admit(bytes),
       release: (bytes) => admission.answers.release(bytes),
-    });
-    return { answer };
-  });
-  return found === null ? 'ended' : found.answer;
+    }),
+  );
+}
+
+interface ReadQuery {
+  offset?: string;
+  max_bytes?: number;
+  timeout?: number;
 }
 
 async function readRecordsOf(
   context: DoorContext,
   request: DoorRequest,
-  name: string,
+  topic: Topic,
   partition: number,
-  query: { offset?: string; max_bytes?: number; timeout?: number },
+  query: ReadQuery,
 ): Promise<Reply> {
   const format = acceptedFormat(request.headers.accept);
   if (format === null) {
     throw new StreamHouseError('not-acceptable', `records are given as ${JSON_V2} or ${BINARY_V2}`);
   }
-  const { fetch, topics } = context.broker;
-  const topic = await topics.getWithPartition(name, partition);
+  const { fetch } = context.broker;
   const contentType = format === 'json' ? JSON_V2 : BINARY_V2;
   const elsewhere = await readElsewhere(context, request, topic, partition, query.timeout ?? 0);
-  if (elsewhere === 'ended') return { status: 200, contentType, body: '[]' };
   if (elsewhere !== null) return elsewhere;
   let offset: number;
   if (query.offset === undefined || query.offset === 'earliest' || query.offset === 'latest') {
@@ -144,7 +180,7 @@ async function readRecordsOf(
     throw new StreamHouseError('malformed-request', 'query parameter offset is beyond 2^53');
   }
   const bytesMax = query.max_bytes ?? MAX_BYTES_DEFAULT;
-  const results = await untilGone(context, request, (signal) =>
+  const [result] = await untilGone(context, request, (signal) =>
     fetch.fetch([{ topic, partition, offset, bytesMax }], {
       bytesMax,
       bytesMin: 1,
@@ -152,11 +188,26 @@ async function readRecordsOf(
       signal,
     }),
   );
-  if (results === null) return { status: 200, contentType, body: '[]' };
-  const [result] = results;
   if (result.error !== null) throw StreamHouseError.fromPlain(result.error);
-  const body = encodeFetchedRecords({ topic: name, partition, offset }, result.batches, format);
+  const body = encodeFetchedRecords({ topic: topic.name, partition, offset }, result.batches, format);
   return { status: 200, contentType, body };
+}
+
+async function readOffsetsOf(
+  context: DoorContext,
+  request: DoorRequest,
+  topic: Topic,
+  partition: number,
+  query: { timestamp?: number },
+): Promise<Reply> {
+  const { fetch } = context.broker;
+  const elsewhere = await readElsewhere(context, request, topic, partition, 0);
+  if (elsewhere !== null) return elsewhere;
+  const bounds = await fetch.bounds(topic, partition);
+  const answer = { beginning_offset: bounds.logStart, end_offset: bounds.nextOffset };
+  if (query.timestamp === undefined) return kafkaJson(answer);
+  const found = await fetch.offsetForTimestamp(topic, partition, query.timestamp);
+  return kafkaJson({ ...answer, offset: found?.offset ?? null, timestamp: found?.timestampMs ?? null });
 }
 
 /** The v2 routes besides produce. */
@@ -216,18 +267,10 @@ export function topicRoutes(): Route[] {
         description: 'With timestamp also the first record not older; null if there is none.',
         schema: OffsetsAnswer,
       },
-      async handle(context, { params, query, request }) {
-        const { broker } = context;
-        const topic = await broker.topics.getWithPartition(params.topic, params.partition);
-        const elsewhere = await readElsewhere(context, request, topic, params.partition, 0);
-        if (elsewhere === 'ended') throw new StreamHouseError('shutting-down', 'the broker is stopping');
-        if (elsewhere !== null) return elsewhere;
-        const bounds = await broker.fetch.bounds(topic, params.partition);
-        const answer = { beginning_offset: bounds.logStart, end_offset: bounds.nextOffset };
-        if (query.timestamp === undefined) return kafkaJson(answer);
-        const found = await broker.fetch.offsetForTimestamp(topic, params.partition, query.timestamp);
-        return kafkaJson({ ...answer, offset: found?.offset ?? null, timestamp: found?.timestampMs ?? null });
-      },
+      handle: (context, { params, query, request }) =>
+        withPartition(context, request, params.topic, params.partition, (topic) =>
+          readOffsetsOf(context, request, topic, params.partition, query),
+        ),
     }),
     defineRoute({
       method: 'GET',
@@ -242,7 +285,9 @@ export function topicRoutes(): Route[] {
         contentTypes: [JSON_V2, BINARY_V2],
       },
       handle: (context, { params, query, request }) =>
-        readRecordsOf(context, request, params.topic, params.partition, query),
+        withPartition(context, request, params.topic, params.partition, (topic) =>
+          readRecordsOf(context, request, topic, params.partition, query),
+        ),
     }),
   ];
 }

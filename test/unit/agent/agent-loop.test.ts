@@ -196,7 +196,7 @@ describe('the agent loop', () => {
     b.loop.stop();
     await b.loop.deregister();
     await cluster.pass(3 * HEARTBEAT_MS);
-    assert.equal(a.gone, 0);
+    assert.equal(a.gone, 1);
     assert.deepEqual(a.warned, []);
   });
 

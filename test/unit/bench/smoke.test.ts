@@ -8,8 +8,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleepMs } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type BenchReport, compareReports, rewriteSections } from '../../../bench/report.ts';
+import { type BenchReport, compareReports, relativeRate, rewriteSections } from '../../../bench/report.ts';
+import { TaskSet } from '../../../bench/suite.ts';
 import { SUITES } from '../../../bench/suites.ts';
 
 const RUN = fileURLToPath(new URL('../../../bench/run.ts', import.meta.url));
@@ -84,6 +86,26 @@ describe('benchmarks', () => {
     );
     assert.throws(() => compareReports(report, { ...report, suites: [] }), /no task in common/);
     assert.throws(() => compareReports(report, { ...report, smoke: false }), /smoke size/);
+  });
+
+  it('what runs by turns is compared with the runs among its own', async () => {
+    const tasks = new TaskSet('turns', { smoke: true, seconds: 1 });
+    let isSlow = false;
+    let turns = 0;
+    const base = () => sleepMs(isSlow ? 50 : 1);
+    const byTurnsBase = () => {
+      turns++;
+      return base();
+    };
+    const settings = { against: 'base', byTurns: byTurnsBase, hooks: { async: true } };
+    tasks.add('base', base, { hooks: { async: true, afterAll: (mode) => void (isSlow = mode === 'run') } });
+    tasks.add('by turns', base, settings);
+    const figures = await tasks.run();
+    const [alone, byTurns] = figures;
+    assert.ok(turns >= byTurns.samples + 1, 'once for each run, the warm-up besides');
+    assert.ok(byTurns.itemsPerS < alone.itemsPerS / 5, 'the machine became slower');
+    const relative = relativeRate(byTurns, figures) ?? 0;
+    assert.ok(relative > 0.2 && relative < 5, `the ratio did not: ${relative}`);
   });
 
   it('the exit code says so', async () => {

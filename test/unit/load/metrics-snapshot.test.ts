@@ -77,6 +77,18 @@ describe('metrics of a broker', () => {
     assert.equal(of('nothing').quantile(0.5), null);
   });
 
+  it('of several brokers are sums; one that is gone has done what it did and holds nothing', () => {
+    const broker = (count: number) =>
+      new MetricsSnapshot(
+        `# TYPE a_total counter\na_total ${count}\n# TYPE held gauge\nheld ${count}\n` +
+          `# TYPE s histogram\ns_bucket{le="1"} ${count}\ns_bucket{le="+Inf"} ${count}\n`,
+      );
+    const all = MetricsSnapshot.together([broker(1), broker(10)], [broker(100)]);
+    assert.deepEqual([all.value('a_total'), all.value('held')], [111, 11]);
+    const grown = new MetricsChange(all, MetricsSnapshot.together([broker(2), broker(20)], [broker(100)]));
+    assert.deepEqual([grown.of('a_total'), grown.histogram(['s']).count], [11, 11]);
+  });
+
   it('give null, not 0, for what a broker does not count', () => {
     const none = new MetricsChange(
       new MetricsSnapshot(''),

@@ -31,6 +31,8 @@ function totals(ms: readonly number[]) {
     failed: 1,
     unknown: 0,
     failures: { overloaded: 1 },
+    retried: {},
+    gaps: [],
   };
   return { ...counts, tookMs: 1000, measured, cpuS: 0.5, lateMsMax: 0 };
 }
@@ -41,6 +43,7 @@ function sample(name: string, latenciesOf: (phase: number) => readonly number[])
   const plan = makePlan(scenario, { partitions: 10 });
   const none = new MetricsSnapshot('');
   const own = {
+    agentId: null,
     data: null,
     metadata: null,
     objects: null,
@@ -56,6 +59,7 @@ function sample(name: string, latenciesOf: (phase: number) => readonly number[])
     plan,
     url: null,
     own,
+    cluster: null,
     verify: false,
     restart: false,
     echo: false,
@@ -106,6 +110,7 @@ function sample(name: string, latenciesOf: (phase: number) => readonly number[])
     counted: null,
     series: [0, 1, 2].map((t_s) => ({ ...point, ...blank, t_s })),
     verify: null,
+    cluster: null,
     echo: null,
     broker: { rss_max_mb: 100, start_ms: 1, restart_ms: null, create_topic_ms: 2 },
   });

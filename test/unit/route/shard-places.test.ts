@@ -30,7 +30,7 @@ beforeEach(async () => {
   store = new FaultyMetadataStore(new MemoryMetadataStore(state));
   other = new MemoryMetadataStore(state);
   cached = new CachedMetadataStore(store, { clock, observer, layout: oneGroup(SHARDS) });
-  await other.initCluster({ clusterId: 'c', storeIncarnation: 's', shardCount: SHARDS, createdAtMs: 1 });
+  await other.initCluster({ clusterId: 'c', storeIncarnation: 's', ...oneGroup(SHARDS), createdAtMs: 1 });
   held = new Map();
   own = await register('own');
   places = new ShardPlaces({
