@@ -133,3 +133,30 @@ test('a notice is only a hint: one that lies costs nobody a shard', async (t) =>
   assert.equal(told.status, 204);
   assert.deepEqual(await produceAll(), fine);
 });
+
+test('a topic made anew is read at the broker that made it, whatever others remember of the old one', async (t) => {
+  const start = await cluster(t);
+  const [a, b] = [await start('a'), await start('b')];
+  await until('both have their share', async () => (await holds(a, 32)()) && (await holds(b, 32)()));
+  await create(a, 'orders');
+  assert.equal((await call(b, 'GET', '/topics/orders')).status, 200);
+  const one = { records: [{ value: 1 }] };
+  const path = (partition: number) => `/topics/orders/partitions/${partition}`;
+  assert.equal((await call(b, 'POST', path(0), one)).status, 200);
+  const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+  assert.equal((await call(a, 'DELETE', `${await topicsPath(a)}/orders`)).status, 204);
+  await create(a, 'orders');
+  const stored = await Promise.all(partitions.map((p) => call(a, 'POST', path(p), one)));
+  assert.deepEqual(new Set(stored.map(({ status }) => status)), new Set([200]));
+  for (const broker of [a, b]) {
+    const read = await Promise.all(partitions.map((p) => call(broker, 'GET', `${path(p)}/records?offset=0`)));
+    const next = await Promise.all(partitions.map((p) => call(broker, 'GET', `${path(p)}/records?offset=1`)));
+    const ends = await Promise.all(partitions.map((p) => call(broker, 'GET', `${path(p)}/offsets`)));
+    const bad = partitions.filter(
+      (p) => read[p].json.length !== 1 || next[p].status !== 200 || ends[p].json.end_offset !== 1,
+    );
+    const text = (p: number) =>
+      `${p}: ${[read, next, ends].map((of) => JSON.stringify(of[p].json)).join(' ')}`;
+    assert.deepEqual(bad.map(text), []);
+  }
+});

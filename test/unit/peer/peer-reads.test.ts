@@ -134,6 +134,15 @@ describe("a read of another broker's partition", () => {
     await assert.rejects(read(), { code: 'not-leader' });
   });
 
+  it('refused by who is stopping is tried once more: the client asked a broker that goes on', async () => {
+    const stopping = '{"code":"shutting-down","outcome":"none"}';
+    respond = (response, nth) => (nth === 1 ? send(response, 503, stopping) : send(response, 200, '[]'));
+    assert.equal(await read(), '200 application/json []');
+    assert.deepEqual(places.refusals, [places.place(0)]);
+    respond = (response) => send(response, 503, stopping);
+    await assert.rejects(read(), { code: 'not-leader' });
+  });
+
   it('whose connection breaks before its answer, or in it, is tried once more', async () => {
     respond = (response, nth) => (nth === 1 ? response.destroy() : send(response, 200, '[1]'));
     assert.equal(await read(), '200 application/json [1]');
