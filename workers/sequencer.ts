@@ -116,6 +116,7 @@ export class Sequencer {
       incarnation,
       checkpointLogBytes: settings.checkpointLogBytes,
       hasUnsettled: (shard) => this.#pipeline.hasUnsettled(shard),
+      isDraining: () => this.#draining,
       writeCheckpoint: (holder) => this.#checkpointer.write(holder),
       closeLanes: (shard) => this.lanes.close(shard),
       released: (holder) => this.#released(holder),

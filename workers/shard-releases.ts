@@ -23,6 +23,8 @@ export interface ShardReleasesParts extends ShardLogParts {
   hasUnsettled(shard: number): boolean;
   /** Resolves when it is written or given up. */
   writeCheckpoint(holder: ShardHolder): Promise<void>;
+  /** Whether the whole worker drains, with no successor in sight. */
+  isDraining(): boolean;
   closeLanes(shard: number): void;
   released(holder: ShardHolder): void;
   lost(holder: ShardHolder, error: unknown): void;
@@ -33,6 +35,8 @@ export interface ShardReleasesParts extends ShardLogParts {
  * than the checkpoint would keep the shard from being served.
  */
 const TAIL_WORTH_PART = 8;
+/** When all is given up nobody waits for the shard: then it is worth what makes the next start quicker, bytes. */
+const TAIL_WORTH_DRAINING_BYTES = 256;
 
 export class ShardReleases {
   readonly #parts: ShardReleasesParts;
@@ -81,10 +85,11 @@ export class ShardReleases {
   }
 
   async #checkpoint(holder: ShardHolder): Promise<void> {
-    const { checkpointLogBytes, writeCheckpoint } = this.#parts;
+    const { checkpointLogBytes, writeCheckpoint, isDraining } = this.#parts;
     // One that is under way already moves the pointer, and trims, under our epoch.
     await holder.checkpointing;
-    if (holder.tailBytes * TAIL_WORTH_PART < checkpointLogBytes) return;
+    const worthBytes = checkpointLogBytes / TAIL_WORTH_PART;
+    if (holder.tailBytes < (isDraining() ? TAIL_WORTH_DRAINING_BYTES : worthBytes)) return;
     const written = this.#checkpoints.then(async () => {
       if (holder.phase === 'releasing') await writeCheckpoint(holder);
     });

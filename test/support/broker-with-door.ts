@@ -185,6 +185,7 @@ export class BrokerWithDoor {
     await to.inline.until(() => to.places.isHere(shard));
     // It looks whether it holds it still, and closes it.
     await this.inline.take(shard);
+    await this.inline.until(() => this.inline.agent.epochHere(shard) === undefined);
   }
 
   async close(): Promise<void> {

@@ -157,15 +157,15 @@ describe("a read of another broker's partition", () => {
     await assert.rejects(read(), { code: 'not-leader' });
   });
 
-  it('of unknown length is not believed; an overloaded or stopping holder is told of as it is', async () => {
+  it('of unknown length is not believed; an overloaded holder is told of as it is', async () => {
     respond = (response) => {
       response.writeHead(200, json);
       response.write('[');
       response.end(']');
     };
     await assert.rejects(read(), { code: 'not-leader' });
-    respond = (response) => send(response, 503, '{"code":"shutting-down"}');
-    assert.equal(await read(), '503 application/json {"code":"shutting-down"}');
+    respond = (response) => send(response, 429, '{"code":"overloaded"}');
+    assert.equal(await read(), '429 application/json {"code":"overloaded"}');
     respond = (response) => send(response, 503, 'no JSON');
     assert.equal(await read(), '503 application/json no JSON');
   });
