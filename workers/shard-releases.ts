@@ -35,8 +35,6 @@ export interface ShardReleasesParts extends ShardLogParts {
  * than the checkpoint would keep the shard from being served.
  */
 const TAIL_WORTH_PART = 8;
-/** When all is given up nobody waits for the shard: then it is worth what makes the next start quicker, bytes. */
-const TAIL_WORTH_DRAINING_BYTES = 256;
 
 export class ShardReleases {
   readonly #parts: ShardReleasesParts;
@@ -88,8 +86,8 @@ export class ShardReleases {
     const { checkpointLogBytes, writeCheckpoint, isDraining } = this.#parts;
     // One that is under way already moves the pointer, and trims, under our epoch.
     await holder.checkpointing;
-    const worthBytes = checkpointLogBytes / TAIL_WORTH_PART;
-    if (holder.tailBytes < (isDraining() ? TAIL_WORTH_DRAINING_BYTES : worthBytes)) return;
+    // When all is given up nobody waits for the shard, and the next start is quicker.
+    if (!isDraining() && holder.tailBytes * TAIL_WORTH_PART < checkpointLogBytes) return;
     const written = this.#checkpoints.then(async () => {
       if (holder.phase === 'releasing') await writeCheckpoint(holder);
     });
