@@ -1,12 +1,14 @@
 /**
- * When each partition was last served: how long producers waited, and whether all are served again. Owns: those times.
- * Does not own: the producers, which tell it. The runner's process.
+ * When each partition was last served, and how far it is known to reach: how long producers waited, whether all are
+ * served again. Owns: those times and offsets. Does not own: the producers, which tell it. The runner's process.
  */
 export class AckWatch {
   /** By partition, when its newest acknowledgement came. */
   readonly #lastAckAt = new Map<string, number>();
   /** By partition, when the newest request that was acknowledged had been sent. */
   readonly #lastSentAt = new Map<string, number>();
+  /** By partition, the newest offset that was acknowledged. */
+  readonly #newest = new Map<string, number>();
   #longestGapMs = 0;
   #longestOf = '';
 
@@ -16,13 +18,19 @@ export class AckWatch {
     this.#lastSentAt.set(partition, 0);
   }
 
-  acknowledged(partition: string, sentAt: number): void {
+  acknowledged(partition: string, sentAt: number, offset: number): void {
     const now = performance.now();
     const before = this.#lastAckAt.get(partition);
     if (before === undefined) return;
     this.#noteGap(partition, now - before);
+    this.#newest.set(partition, Math.max(offset, this.#newest.get(partition) ?? 0));
     this.#lastAckAt.set(partition, now);
     this.#lastSentAt.set(partition, Math.max(sentAt, this.#lastSentAt.get(partition) ?? 0));
+  }
+
+  /** The newest offset that was acknowledged there; null before the first. */
+  newest(partition: string): number | null {
+    return this.#newest.get(partition) ?? null;
   }
 
   /** Gaps are measured anew; those that are open count from their beginning. */

@@ -176,7 +176,8 @@ export class IdempotentProducer {
         const request = { prod: this.#name, topic: this.#topic.name, records };
         const results = await send(this.#parts, door, request, { ...id, sequence });
         if (results.every((result) => typeof result === 'number')) {
-          watch.acknowledged(`${this.#topic.name}/${partition}`, sentAt);
+          const last = results[results.length - 1] as number;
+          watch.acknowledged(`${this.#topic.name}/${partition}`, sentAt, last);
           return;
         }
       }

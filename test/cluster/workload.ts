@@ -9,7 +9,7 @@ import type { Doors } from './doors.ts';
 import type { HistoryLog } from './history.ts';
 import { PipelinedProducer } from './pipelined-producer.ts';
 import { IdempotentProducer, PlainProducer, type ProducerParts, type TopicPlan } from './producers.ts';
-import { placesOf, Reader, readFinally } from './readers.ts';
+import { FreshReader, placesOf, Reader, readFinally } from './readers.ts';
 import { TopicChurn } from './topic-churn.ts';
 
 export interface WorkloadSize {
@@ -52,7 +52,7 @@ export class Workload {
   readonly #topics: TopicPlan[];
   readonly #producers: (IdempotentProducer | PlainProducer | PipelinedProducer)[] = [];
   readonly #churns: TopicChurn[] = [];
-  readonly #readers: Reader[] = [];
+  readonly #readers: (Reader | FreshReader)[] = [];
 
   constructor(parts: WorkloadParts) {
     this.#parts = parts;
@@ -89,6 +89,7 @@ export class Workload {
     for (let i = 0; i < size.readers; i++) {
       this.#readers.push(new Reader({ history, doors, random }, `r${i}`, this.#topics, size.readsInFlight));
     }
+    this.#readers.push(new FreshReader({ history, doors, random }, watch, 'fresh', this.#topics));
     for (const one of [...this.#producers, ...this.#churns, ...this.#readers]) one.start();
   }
 
