@@ -194,6 +194,14 @@ const BAD: Record<string, { story: () => Story; finds: FindingKind[] }> = {
     },
     finds: ['refused-but-there'],
   },
+  'a record that was read between two requests, of which the first was said to have done nothing': {
+    story: () => {
+      const story = new Story();
+      story.done(story.send(['a'], { x: true }), NONE).read(0, ['a']);
+      return story.append('a', 0, { x: true }).final(['a']);
+    },
+    finds: ['refused-but-there'],
+  },
   'a record behind one that was sent after its acknowledgement': {
     story: () => new Story().append('a', 1).append('b', 0).final(['b', 'a']),
     finds: ['order'],

@@ -327,6 +327,10 @@ export class HistoryChecker {
       if (before !== undefined) this.#found('duplicate', `${slot.text} is at ${before} too`, place);
       seen.set(slot.text, where);
       if (sent.sentAt.size === 0) this.#found('refused-but-there', shown(slot), place);
+      else if (slot.knownAt < earliest(sent)) {
+        const detail = `${shown(slot)}, of which all that was sent before ${ms(earliest(sent))} was refused`;
+        this.#found('refused-but-there', detail, place);
+      }
     }
   }
 
@@ -342,7 +346,7 @@ export class HistoryChecker {
       const sent = slot?.text == null ? undefined : this.#sent.get(slot.text);
       if (slot === undefined || sent === undefined) continue;
       const place = { topic, partition: partition.partition, offset };
-      const sentAt = sent.sentAt.size > 0 ? Math.min(...sent.sentAt.values()) : sent.firstSentAt;
+      const sentAt = earliest(sent);
       if (sentAt > known) {
         const detail = `${slot.text}, sent ${ms(sentAt)}, before ${knownOffset}, known ${ms(known)}`;
         this.#found('order', detail, place);
@@ -423,6 +427,11 @@ export function findingText({ kind, topic, partition, offset, detail }: Finding)
   const place =
     topic === undefined ? '' : ` ${topic}/${partition}${offset === undefined ? '' : `@${offset}`}`;
   return `${kind}${place}: ${detail}`;
+}
+
+/** When the first request with it was sent that may have appended it. */
+function earliest({ sentAt, firstSentAt }: Sent): number {
+  return sentAt.size > 0 ? Math.min(...sentAt.values()) : firstSentAt;
 }
 
 function isOffset(offset: number): boolean {
