@@ -175,6 +175,6 @@ function refuseIfElsewhere(status: number, body: Buffer): void {
   if (code === 'topic-not-found') {
     throw new StreamHouseError('topic-not-found', 'the topic was deleted');
   }
-  if (code !== 'not-leader' && code !== 'cluster-mismatch') return;
+  if (code !== 'not-leader' && code !== 'cluster-mismatch' && code !== 'shutting-down') return;
   throw new StreamHouseError('not-leader', 'the partition has another leader by now; try again');
 }

@@ -338,7 +338,8 @@ export class ProduceRouter implements ProducePath, ForwardedProducePath {
     if (!this.#table.isCurrent(slot, generation)) {
       throw new Error(`slot ${slot} was answered from elsewhere, and is not outstanding`);
     }
-    this.#answer(slot, code, baseOffset);
+    // It is that broker which stops: whoever asked this one need not go elsewhere.
+    this.#answer(slot, code === 'shutting-down' ? 'not-leader' : code, baseOffset);
   }
 
   // -- From elsewhere ----------------------------------------------------------------------------------

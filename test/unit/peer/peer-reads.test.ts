@@ -134,6 +134,15 @@ describe("a read of another broker's partition", () => {
     await assert.rejects(read(), { code: 'not-leader' });
   });
 
+  it('refused by who is stopping is tried once more: the client asked a broker that goes on', async () => {
+    const stopping = '{"code":"shutting-down","outcome":"none"}';
+    respond = (response, nth) => (nth === 1 ? send(response, 503, stopping) : send(response, 200, '[]'));
+    assert.equal(await read(), '200 application/json []');
+    assert.deepEqual(places.refusals, [places.place(0)]);
+    respond = (response) => send(response, 503, stopping);
+    await assert.rejects(read(), { code: 'not-leader' });
+  });
+
   it('whose connection breaks before its answer, or in it, is tried once more', async () => {
     respond = (response, nth) => (nth === 1 ? response.destroy() : send(response, 200, '[1]'));
     assert.equal(await read(), '200 application/json [1]');
@@ -148,15 +157,15 @@ describe("a read of another broker's partition", () => {
     await assert.rejects(read(), { code: 'not-leader' });
   });
 
-  it('of unknown length is not believed; an overloaded or stopping holder is told of as it is', async () => {
+  it('of unknown length is not believed; an overloaded holder is told of as it is', async () => {
     respond = (response) => {
       response.writeHead(200, json);
       response.write('[');
       response.end(']');
     };
     await assert.rejects(read(), { code: 'not-leader' });
-    respond = (response) => send(response, 503, '{"code":"shutting-down"}');
-    assert.equal(await read(), '503 application/json {"code":"shutting-down"}');
+    respond = (response) => send(response, 503, '{"code":"overloaded"}');
+    assert.equal(await read(), '503 application/json {"code":"overloaded"}');
     respond = (response) => send(response, 503, 'no JSON');
     assert.equal(await read(), '503 application/json no JSON');
   });

@@ -195,6 +195,16 @@ describe("appends of another broker's shards", () => {
     idle();
   });
 
+  it('are retried here, not at another broker, when the one that holds their shard stops', async () => {
+    places.set(0, PEER);
+    const submitted = submit([0]);
+    await turn();
+    answerSent(sent[0], 'shutting-down');
+    assert.deepEqual(codesOf(submitted), ['not-leader']);
+    assert.deepEqual(places.refusals, [PEER]);
+    idle();
+  });
+
   it('are not lost with a thread of this process', async () => {
     places.set(0, PEER);
     places.set(1, { kind: 'here' });
