@@ -61,7 +61,7 @@ export class ShardPlaces {
   /** By shard, those who wait. */
   readonly #waiting = new Map<number, Set<() => void>>();
   #waitCount = 0;
-  #look: Promise<void> | null = null;
+  #looking = false;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   /** Why the last look failed; null: it did not. */
   #lookError: StreamHouseError | null = null;
@@ -138,26 +138,32 @@ export class ShardPlaces {
       set.add(wake);
       this.#waitCount++;
       const timer = this.#parts.clock.after(leftMs, wake);
-      this.#look ??= this.#lookAnew();
+      if (this.#looking) return;
+      this.#looking = true;
+      void this.#lookWhileWaiting();
     });
   }
 
-  /** One look for all who wait; they are woken after it and find out themselves. */
-  async #lookAnew(): Promise<void> {
+  /** One look after another for all who wait; those are woken whose shard has a place by now. */
+  async #lookWhileWaiting(): Promise<void> {
     const { clock, store } = this.#parts;
-    try {
+    while (this.#waitCount > 0) {
       const leftMs = this.#lookedAtMs + PLACE_LOOK_MS - clock.monotonicMs();
       if (leftMs > 0) await sleep(clock, leftMs);
       this.#lookedAtMs = clock.monotonicMs();
-      await store.refreshLeases();
-      await this.#findHolders();
-      this.#lookError = null;
-    } catch (error) {
-      this.#lookError = operatingError(error);
-    } finally {
-      this.#look = null;
-      for (const shard of [...this.#waiting.keys()]) this.changed(shard);
+      try {
+        await store.refreshLeases();
+        await this.#findHolders();
+        this.#lookError = null;
+      } catch (error) {
+        this.#lookError = operatingError(error);
+      }
+      for (const shard of [...this.#waiting.keys()]) {
+        if (this.place(shard).kind !== 'unknown') this.changed(shard);
+      }
     }
+    // In the same turn as the last look at who waits.
+    this.#looking = false;
   }
 
   /** Reads who the holders of the shards are that somebody waits for. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, it } from 'node:test';
 import { StreamHouseError } from '../../../src/core/errors.ts';
-import { oneGroup } from '../../../src/core/shard-layout.ts';
+import { oneGroup, type ShardLayout } from '../../../src/core/shard-layout.ts';
 import { TopicEndings } from '../../../src/route/topic-endings.ts';
 import type { Topic } from '../../../storage/metadata/metadata-store.ts';
 import { FakePlaces, peerPlace } from '../../support/fake-places.ts';
@@ -28,8 +28,12 @@ beforeEach(() => {
   for (const shard of [0, 1]) places.set(shard, { kind: 'here' });
   for (const shard of [2, 3]) places.set(shard, peerPlace(shard, 20));
   places.set(4, peerPlace(4, 30));
-  endings = new TopicEndings({
-    layout: oneGroup(SHARDS),
+  endings = endingsIn(oneGroup(SHARDS));
+});
+
+function endingsIn(layout: ShardLayout): TopicEndings {
+  return new TopicEndings({
+    layout,
     places,
     store: {
       listDeletedTopics: async ({ afterTopicId, limit }) =>
@@ -41,7 +45,7 @@ beforeEach(() => {
     endHere: (topicId, shards) => end(0, topicId, shards),
     endAt: (peer, topicId, shards) => end(peer.incarnation, topicId, shards),
   });
-});
+}
 
 describe('the end of a topic', () => {
   it('goes to every shard once, to each broker in one request', async () => {
@@ -92,5 +96,35 @@ describe('the end of a topic', () => {
     }
     await assert.rejects(endings.endForPeer(9, [SHARDS]), { code: 'invalid-request' });
     assert.equal(ended.length, 1);
+  });
+
+  it("goes to the shards of the topic's group alone, and is taken for no other", async () => {
+    const groups = [
+      { name: 'light', shards: 3 },
+      { name: 'heavy', shards: 2 },
+    ];
+    endings = endingsIn({ shardCount: SHARDS, groups });
+    // Nobody holds what is heavy's; 7 is heavy, 8 light.
+    for (const shard of [3, 4]) places.set(shard, { kind: 'unknown' });
+    await endings.end(8);
+    assert.deepEqual(ended, [
+      [0, 8, [0, 1]],
+      [20, 8, [2]],
+    ]);
+    ended = [];
+    deleted = [7, 8];
+    for (const [topicId, shards] of [
+      [7, [2]],
+      [7, [3, 2]],
+      [8, [3]],
+    ] as const) {
+      await assert.rejects(endings.endForPeer(topicId, shards), { code: 'invalid-request' });
+    }
+    await endings.endForPeer(7, [3, 4]);
+    await endings.endForPeer(8, [0, 2]);
+    assert.deepEqual(ended, [
+      [0, 7, [3, 4]],
+      [0, 8, [0, 2]],
+    ]);
   });
 });

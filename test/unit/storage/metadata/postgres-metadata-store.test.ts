@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { readSqlMigrations } from '../../../../migrations/apply.ts';
 import { systemClock } from '../../../../src/core/clock.ts';
 import { type ErrorCode, StreamHouseError } from '../../../../src/core/errors.ts';
 import { seededRandom, systemRandom } from '../../../../src/core/random.ts';
@@ -372,9 +373,12 @@ describe('the schema of PostgreSQL', () => {
     await Promise.all(opened.map((one) => one.close()));
     const client = await plainClient((await sharedPostgres()).url);
     const { rows } = await client.query(
-      `SELECT number, count(*)::int AS count FROM "${schemaOf(url)}".schema_migrations GROUP BY number`,
+      `SELECT number, count(*)::int AS count FROM "${schemaOf(url)}".schema_migrations GROUP BY number ORDER BY number`,
     );
-    assert.deepEqual(rows, [{ number: 1, count: 1 }]);
+    assert.deepEqual(
+      rows,
+      readSqlMigrations('postgres').map(({ number }) => ({ number, count: 1 })),
+    );
     await client.end();
   });
 
@@ -396,15 +400,17 @@ describe('the schema of PostgreSQL', () => {
     const broken = { ...known[0], sql: `${known[0].sql}; SELECT 1 / 0;` };
     await assert.rejects(target.exclusively((session) => session.apply(broken)));
     assert.equal((await target.exclusively((session) => session.applied())).length, 0);
-    await target.exclusively((session) => session.apply(known[0]));
-    assert.equal((await target.exclusively((session) => session.applied())).length, 1);
+    for (const migration of known) await target.exclusively((session) => session.apply(migration));
+    assert.equal((await target.exclusively((session) => session.applied())).length, known.length);
     await close();
     const { store } = await openPostgresStore(url, { migrate: false });
     await store.close();
     const migrations = `"${schemaOf(url)}".schema_migrations`;
-    await client.query(`INSERT INTO ${migrations} VALUES (2, 'of-tomorrow', 'x', 1, false)`);
+    await client.query(
+      `INSERT INTO ${migrations} VALUES (${known.length + 1}, 'of-tomorrow', 'x', 1, false)`,
+    );
     await (await openPostgresStore(url, { migrate: false })).store.close();
-    await client.query(`UPDATE ${migrations} SET breaking = true WHERE number = 2`);
+    await client.query(`UPDATE ${migrations} SET breaking = true WHERE number = ${known.length + 1}`);
     await failsToOpen(url, 'schema-too-new');
     await client.end();
   });
