@@ -70,6 +70,8 @@ const LOOK_PAUSE_MS = 50;
 const RELEASES_MAX = 8;
 /** A dead agent's row is removed when it has been dead for so many times the time after which it is. */
 const REAP_FACTOR = 4;
+/** Heartbeats that failed in a row, after which an agent that leaves hands nothing over any more. */
+const STORE_AWAY_FAILURES = 2;
 /** A release that got no answer is asked for again after this time, ms. */
 const RELEASE_MS_MAX = 60_000;
 
@@ -361,6 +363,7 @@ export class AgentLoop {
     }
     this.#heartbeatFailures++;
     this.#parts.warn('a heartbeat failed', { error: failure.toPlain(), inARow: this.#heartbeatFailures });
+    this.#settle();
   }
 
   /** Our row is gone: another process has our name, or we were silent for so long that we were buried. */
@@ -523,16 +526,17 @@ export class AgentLoop {
   }
 
   /**
-   * Hands all shards over to the other live agents of the group; resolves when none is held or there is nobody to take
-   * them. The agent beats on until `stop`.
+   * Hands all shards over to the other live agents of the group; resolves when none is held, or there is nobody to take
+   * them, or no store to tell of it. The agent beats on until `stop`.
    */
   async leave(signal: AbortSignal): Promise<void> {
     this.#leaving = true;
     for (const { agent } of this.#others()) this.#tell(agent, []);
     this.lookSoon();
     await this.#until(signal, () => {
-      // Those that might take over may leave as well meanwhile, or die.
-      return (this.#held.size === 0 && this.#taking.size === 0) || !this.#hasSuccessor();
+      if (this.#held.size === 0 && this.#taking.size === 0) return true;
+      // Those that might take over may leave as well meanwhile, or die; or the store is away from us.
+      return !this.#hasSuccessor() || this.#heartbeatFailures >= STORE_AWAY_FAILURES;
     });
   }
 

@@ -65,6 +65,27 @@ describe('agents in a bad hour', () => {
     assert.ok((await cluster.until(() => left === agents.length, 30_000)) < 1000);
   });
 
+  it('one leaves while the store is away, and does not wait for what nobody can take', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const [a] = agents;
+    a.store.inject({ on: ['listLeases', 'heartbeat', 'releaseLeases'], effect: { kind: 'error-before' } });
+    await cluster.pass(3 * HEARTBEAT_MS);
+    let left = false;
+    void a.loop.leave(new AbortController().signal).then(() => (left = true));
+    await cluster.until(() => left, 30_000);
+    assert.equal(a.loop.heldCount, SHARDS / 2);
+  });
+
+  it('one leaves, and is not put off by a single heartbeat that fails', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const [a] = agents;
+    a.store.inject({ on: 'heartbeat', effect: { kind: 'error-before' }, times: 1 });
+    let left = false;
+    void a.loop.leave(new AbortController().signal).then(() => (left = true));
+    await cluster.until(() => left, 2 * HEARTBEAT_MS);
+    assert.equal(a.loop.heldCount, 0);
+  });
+
   it('see to it that what one had begun that left, or was started again, is ended', async () => {
     const { cluster, agents } = await clusterOf('a', 'b', 'c');
     const [a, b, c] = agents;
