@@ -89,6 +89,8 @@ export class AgentLoop {
   /** By shard, who should hold it. */
   #plan = new Map<number, number>();
   #incarnation = 0;
+  /** The incarnation under which the others have been told that it is there, and beats. */
+  #greetedAs = 0;
   /** From the first try to register until one is answered: the store may know a newer incarnation than we do. */
   #registering = false;
   /** A batching worker runs. */
@@ -345,6 +347,7 @@ export class AgentLoop {
       this.#membership.observe(agents, askedMs, clock.monotonicMs());
       this.#leases = leases;
       this.#compare();
+      this.#greet();
       await this.#reap();
     } catch (error) {
       await this.#lookFailed(asOperatingError(error, 'store-unavailable', 'heartbeat'), incarnation);
@@ -404,6 +407,13 @@ export class AgentLoop {
       this.#parts.info('a dead agent is removed', { agent: agent.agentId, incarnation: agent.incarnation });
       await store.deregisterAgent(agent.agentId, agent.incarnation);
     }
+  }
+
+  /** The others look at once, and need not wait for a heartbeat to find out what is theirs and ours from now on. */
+  #greet(): void {
+    if (!this.#serving || this.#greetedAs === this.#incarnation) return;
+    this.#greetedAs = this.#incarnation;
+    for (const { agent } of this.#others()) this.#tell(agent, []);
   }
 
   // -- Comparing ---------------------------------------------------------------------------------------
