@@ -92,8 +92,9 @@ function rowCells(row: LoadRunRow, report: LoadReport): string[] {
 }
 
 /** What happened to the brokers of a run that had several. */
-function clusterSection({ name }: LoadRunRow, cluster: ClusterReport | null): string[] {
-  if (cluster === null) return [];
+/** Reports from before there was this part lack it. */
+function clusterSection({ name }: LoadRunRow, cluster: ClusterReport | null | undefined): string[] {
+  if (!cluster) return [];
   const spans = cluster.spans.map((span) => [
     span.name,
     `${span.from_s} to ${span.to_s}`,
