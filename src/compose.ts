@@ -249,6 +249,7 @@ class ComposedBroker {
       take: (leases) => this.#threads.toSequencer({ type: 'take', leases }),
       release: (shards) => this.#threads.toSequencer({ type: 'release', shards }),
       notify: (agent, notice) => this.#peers.client.notify(agent, notice),
+      outOfTouch: () => this.#fetch.outOfTouch(),
       changed: (shard) => this.#places.changed(shard),
       agentGone: () => void this.#topics.finishDeletions(),
       replaced: (error) => this.#fail(error),

@@ -22,6 +22,7 @@ import type { Random } from '../core/random.ts';
 import type { HeldShard, LeasesMoved } from '../route/peer-duties.ts';
 import { type Member, Membership } from './membership.ts';
 import { planShards } from './shard-plan.ts';
+import { StoreTouch } from './store-touch.ts';
 
 export interface AgentSettings {
   agentId: string;
@@ -49,6 +50,8 @@ export interface AgentParts {
   release(shards: number[]): void;
   /** Tells another agent; what is lost on the way its next look mends. */
   notify(agent: Agent, notice: LeasesMoved): Promise<void>;
+  /** `mayServe` is false since. */
+  outOfTouch(): void;
   /** A shard is served here since, or no longer. */
   changed(shard: number): void;
   /** Some agent is gone, in whatever way: what it had begun is to be ended by another. */
@@ -78,6 +81,7 @@ const RELEASE_MS_MAX = 60_000;
 export class AgentLoop {
   readonly #parts: AgentParts;
   readonly #membership: Membership;
+  readonly #touch: StoreTouch;
   readonly #held = new Map<number, HeldShard>();
   readonly #taking = new Set<number>();
   /** With the time when it was asked for. */
@@ -98,8 +102,6 @@ export class AgentLoop {
   #leaving = false;
   #stopped = false;
   #heartbeatFailures = 0;
-  /** When the last confirmed heartbeat or registration was sent, monotonic ms. */
-  #confirmedMs = Number.NEGATIVE_INFINITY;
   #timer: Timer | null = null;
   #nextLookAtMs = Number.POSITIVE_INFINITY;
   #looking = false;
@@ -112,8 +114,9 @@ export class AgentLoop {
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
-    const { deadAgentMs } = parts.settings;
+    const { deadAgentMs, isAlone } = parts.settings;
     this.#membership = new Membership({ deadMs: deadAgentMs, pauseMsMax: deadAgentMs / 2 });
+    this.#touch = new StoreTouch(parts.clock, (deadAgentMs * 2) / 3, () => isAlone || parts.outOfTouch());
   }
 
   // -- What others ask ---------------------------------------------------------------------------------
@@ -161,8 +164,7 @@ export class AgentLoop {
    * shards. DESIGN.md section 6.
    */
   mayServe(): boolean {
-    const { isAlone, deadAgentMs } = this.#parts.settings;
-    return isAlone || this.#parts.clock.monotonicMs() - this.#confirmedMs <= (deadAgentMs * 2) / 3;
+    return this.#parts.settings.isAlone || this.#touch.isKept;
   }
 
   /** Why this broker does not do all that it should; for people. */
@@ -189,7 +191,7 @@ export class AgentLoop {
     const sentMs = clock.monotonicMs();
     const agent = await store.registerAgent({ agentId, address, zone, group, version, registeredAtMs });
     this.#registering = false;
-    this.#confirmedMs = sentMs;
+    this.#touch.confirmed(sentMs);
     this.#incarnation = agent.incarnation;
     return agent.incarnation;
   }
@@ -342,7 +344,7 @@ export class AgentLoop {
       const askedMs = clock.monotonicMs();
       const agents = await store.heartbeat(settings.agentId, incarnation);
       if (this.#stopped || this.#registering || incarnation !== this.#incarnation) return;
-      this.#confirmedMs = askedMs;
+      this.#touch.confirmed(askedMs);
       this.#heartbeatFailures = 0;
       this.#membership.observe(agents, askedMs, clock.monotonicMs());
       this.#leases = leases;
@@ -583,6 +585,7 @@ export class AgentLoop {
   /** Ends the loop; `deregister` besides when the shards were released. */
   stop(): void {
     this.#stopped = true;
+    this.#touch.stop();
     this.#timer?.cancel();
     this.#timer = null;
   }

@@ -98,7 +98,7 @@ describe('the agent loop', () => {
       agent.store.inject({ on: ['heartbeat', 'listLeases'], effect: { kind: 'error-before' }, times: 1e9 });
     }
     await cluster.pass(10 * 60_000);
-    for (const agent of agents) assert.equal(agent.loop.mayServe(), false);
+    for (const agent of agents) assert.deepEqual([agent.loop.mayServe(), agent.outOfTouch], [false, 1]);
     const taken = agents.map((agent) => agent.taken.length);
     // One comes back long before the others.
     agents[0].store.heal();
@@ -120,7 +120,9 @@ describe('the agent loop', () => {
     await cluster.until(() => a.loop.heldCount + c.loop.heldCount === SHARDS, DEAD_MS + 2000);
     assert.equal(b.loop.mayServe(), false);
     assert.equal(b.loop.heldCount, 4);
+    assert.equal(b.outOfTouch, 0);
     b.clock.wake();
+    assert.equal(b.outOfTouch, 1);
     // Its batching worker finds out by being fenced, at the latest when it is asked to hand over.
     for (const shard of [...b.serving.keys()]) b.loop.lost(shard, { code: 'fenced', message: 'taken over' });
     b.serving.clear();
