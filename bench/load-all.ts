@@ -209,7 +209,8 @@ function section(out: string, scheme: PlacedScheme, runs: readonly LoadRunRow[])
     markdownRow(['mark', 'goal', 'measured', 'met']),
     markdownRow(['---', '---', '---', '---']),
     ...marks,
-    ...shown.flatMap((row) => clusterSection(row, (reports.get(row.name) as LoadReport).cluster)),
+    // Reports of versions before clusters have none.
+    ...shown.flatMap((row) => clusterSection(row, (reports.get(row.name) as LoadReport).cluster ?? null)),
     '',
     ...shown.map((row) => `- ${row.name}: \`${(reports.get(row.name) as LoadReport).command}\``),
   ].join('\n');
