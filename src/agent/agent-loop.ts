@@ -95,6 +95,8 @@ export class AgentLoop {
   #incarnation = 0;
   /** The incarnation under which the others have been told that it is there, and beats. */
   #greetedAs = 0;
+  /** Incarnations that were heard of for the first time: they may not know either that we are alive. */
+  readonly #toAnswer = new Set<number>();
   /** From the first try to register until one is answered: the store may know a newer incarnation than we do. */
   #registering = false;
   /** A batching worker runs. */
@@ -272,6 +274,9 @@ export class AgentLoop {
 
   /** Another agent tells that it released shards, or that it leaves. */
   leasesMoved({ from, leaving }: LeasesMoved): void {
+    const known = this.members().find(({ agent }) => agent.incarnation === from);
+    if (!known?.isSeen) this.#toAnswer.add(from);
+    this.#membership.noteHeard(from);
     if (leaving) this.#membership.noteLeaving(from);
     this.lookSoon();
   }
@@ -350,6 +355,7 @@ export class AgentLoop {
       this.#leases = leases;
       this.#compare();
       this.#greet();
+      this.#answerGreetings();
       await this.#reap();
     } catch (error) {
       await this.#lookFailed(asOperatingError(error, 'store-unavailable', 'heartbeat'), incarnation);
@@ -418,14 +424,22 @@ export class AgentLoop {
     for (const { agent } of this.#others()) this.#tell(agent, []);
   }
 
+  /** Tells those who have just come that we are alive, which they would else know with our next heartbeat. */
+  #answerGreetings(): void {
+    for (const { agent } of this.#others()) if (this.#toAnswer.has(agent.incarnation)) this.#tell(agent, []);
+    // One that is not registered was none of ours, or has gone.
+    this.#toAnswer.clear();
+  }
+
   // -- Comparing ---------------------------------------------------------------------------------------
 
   #compare(): void {
     const members = this.members();
     this.#noteGone(members);
-    const able = members.filter(({ agent, state }) => {
+    const holders = new Set(this.#leases.map(({ holder }) => holder));
+    const able = members.filter(({ agent, state, isSeen }) => {
       if (agent.incarnation === this.#incarnation) return !this.#leaving;
-      return state === 'live';
+      return state === 'live' && (isSeen || holders.has(agent.incarnation));
     });
     const { groupOf } = this.#parts;
     const shards = this.#leases.map(({ shard, holder }) => ({ shard, holder, group: groupOf(shard) }));

@@ -43,6 +43,27 @@ describe('the agent loop', () => {
     for (const agent of agents) assert.deepEqual(agent.warned, []);
   });
 
+  it('shares at once with one that joins while a dead one is registered still, whom it cannot know for dead', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'x');
+    agents[2].kill();
+    await cluster.until(() => agents[0].loop.heldCount + agents[1].loop.heldCount === SHARDS, DEAD_MS + 2000);
+    assert.equal((await cluster.store.listAgents()).length, 3);
+    const c = await cluster.start('c');
+    await cluster.until(() => c.loop.heldCount === 4, 2000);
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, c: 4 });
+  });
+
+  it('moves no more than it must when two join at once', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const handedOver = () => cluster.agents.reduce((sum, agent) => sum + agent.released.flat().length, 0);
+    const before = handedOver();
+    for (const agentId of ['c', 'd']) agents.push(await cluster.start(agentId));
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 3, b: 3, c: 3, d: 3 });
+    assert.equal(handedOver() - before, 6);
+  });
+
   it('hands over in bounded moves', async () => {
     const cluster = await AgentCluster.create(64);
     const a = await cluster.start('a');
