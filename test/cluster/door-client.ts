@@ -24,8 +24,6 @@ export interface Refusal {
   code: string;
   /** No retry mends it. */
   forGood: boolean;
-  /** No answer came in time. */
-  timedOut: boolean;
 }
 
 export type Answer<T> = ({ ok: true } & T) | { ok: false; refusal: Refusal; text: string };
@@ -125,10 +123,9 @@ export class DoorClient {
     return { ok: true, producerId, producerEpoch };
   }
 
-  /** Text of /metrics; null if there is no answer. */
-  async metrics(): Promise<string | null> {
-    const answer = await this.#text('GET', '/metrics', {});
-    return answer.ok ? answer.text : null;
+  /** Whether it says, within this time, that it is ready. */
+  async isReady(withinMs: number): Promise<boolean> {
+    return (await this.#text('GET', '/health/ready', { timeoutMs: withinMs })).ok;
   }
 
   async #inCluster(
@@ -158,8 +155,8 @@ export class DoorClient {
   }
 
   async #text(method: Method, path: string, parts: CallParts): Promise<Answer<{ text: string }>> {
-    const { headers = {}, body, waitMs = 0 } = parts;
-    const signal = AbortSignal.timeout(this.#timeoutMs + waitMs);
+    const { headers = {}, body, waitMs = 0, timeoutMs = this.#timeoutMs } = parts;
+    const signal = AbortSignal.timeout(timeoutMs + waitMs);
     try {
       const answer = await this.#pool.request({ method, path, headers, body, signal });
       const text = await answer.body.text();
@@ -167,10 +164,9 @@ export class DoorClient {
       return { ok: false, text, refusal: refusalOf(answer.statusCode, text) };
     } catch (error) {
       const { code = '', name, message } = error as NodeJS.ErrnoException;
-      const timedOut = signal.aborted;
       const outcome = NEVER_CONNECTED.has(code) ? 'none' : 'unknown';
-      const why = timedOut ? 'timed-out' : `connection ${code || name}`;
-      return { ok: false, text: message, refusal: { outcome, code: why, forGood: false, timedOut } };
+      const why = signal.aborted ? 'timed-out' : `connection ${code || name}`;
+      return { ok: false, text: message, refusal: { outcome, code: why, forGood: false } };
     }
   }
 }
@@ -181,6 +177,7 @@ interface CallParts {
   headers?: Record<string, string>;
   body?: string;
   waitMs?: number;
+  timeoutMs?: number;
 }
 
 /** An answer that no broker may give; what it was asked for may have happened. */
@@ -210,7 +207,7 @@ function nonsense(what: string): { ok: false; refusal: Refusal; text: string } {
   return {
     ok: false,
     text: what,
-    refusal: { outcome: 'unknown', code: NONSENSE, forGood: false, timedOut: false },
+    refusal: { outcome: 'unknown', code: NONSENSE, forGood: false },
   };
 }
 
@@ -232,7 +229,6 @@ export function refusalOf(status: number, text: string): Refusal {
     outcome: outcome === 'none' ? 'none' : 'unknown',
     code: typeof code === 'string' ? code : `http-${status}`,
     forGood: outcome === 'none' && retriable === false,
-    timedOut: false,
   };
 }
 

@@ -31,12 +31,6 @@ const PAD_MAX = 120;
 /** A broker that was asked for a name before it was there may not know it for so long. */
 export const NEW_TOPIC_GRACE_MS = 10_000;
 
-/** What a request came to: its records' results, and how it may go on. */
-export interface Sent {
-  results: readonly RecordResult[];
-  timedOut: boolean;
-}
-
 /** Whether a client sends, repeats, or neither. */
 export class Whistle {
   stopped = false;
@@ -44,9 +38,9 @@ export class Whistle {
   abandoned = false;
 }
 
-/** One request, written down before and after. */
+/** One request, written down before and after; what it came to, record by record. */
 export async function send(
-  parts: Pick<ProducerParts, 'history' | 'doors'>,
+  parts: Pick<ProducerParts, 'history'>,
   door: Door,
   request: {
     prod: string;
@@ -56,8 +50,8 @@ export async function send(
     graceUntil?: number;
   },
   stamp: Stamp | null,
-): Promise<Sent> {
-  const { history, doors } = parts;
+): Promise<readonly RecordResult[]> {
+  const { history } = parts;
   const { prod, topic, label = topic, records } = request;
   const r = history.nextRequest();
   const numbers = stamp === null ? {} : { x: true, q: stamp.sequence };
@@ -65,19 +59,18 @@ export async function send(
   history.add({ e: 'send', r, b: door.name, prod, ...numbers, topic: label, recs });
   const inv = history.now();
   const answer = await door.client.append(topic, records, stamp);
-  doors.note(door, answer);
   if (answer.ok) {
     history.add({ e: 'done', r, res: answer.results });
-    return { results: answer.results, timedOut: false };
+    return answer.results;
   }
-  const { outcome, code, timedOut } = answer.refusal;
+  const { outcome, code } = answer.refusal;
   const isNew = code === 'topic-not-found' && history.now() < (request.graceUntil ?? 0);
   const forGood = answer.refusal.forGood && !isNew;
   const results = records.map(() => [outcome, code] as const);
   history.add({ e: 'done', r, res: results, ...(forGood ? { forGood } : {}) });
   if (code === NONSENSE)
     history.add({ e: 'trouble', inv, b: door.name, what: 'append', code: answer.text, wrong: true });
-  return { results, timedOut };
+  return results;
 }
 
 /** Waits longer each time, up to a bound; `reset` after a success. */
@@ -106,11 +99,10 @@ export async function allocateId(
 ): Promise<Omit<Stamp, 'sequence'> | null> {
   const backoff = new Backoff(parts.random);
   while (!whistle.abandoned) {
-    const door = parts.doors.pick();
+    const door = parts.doors.pickReady();
     if (door !== null) {
       const inv = parts.history.now();
       const answer = await door.client.allocateProducerId();
-      parts.doors.note(door, answer);
       if (answer.ok) return answer;
       parts.history.add({ e: 'trouble', inv, b: door.name, what: 'producer-id', code: answer.refusal.code });
     }
@@ -175,14 +167,14 @@ export class IdempotentProducer {
     const { doors, random, watch } = this.#parts;
     const backoff = new Backoff(random);
     while (!this.#whistle.abandoned) {
-      const door = doors.pick();
+      const door = doors.pickReady();
       if (door !== null) {
         this.#id ??= allocateId(this.#parts, this.#whistle);
         const id = await this.#id;
         if (id === null) return;
         const sentAt = performance.now();
         const request = { prod: this.#name, topic: this.#topic.name, records };
-        const { results } = await send(this.#parts, door, request, { ...id, sequence });
+        const results = await send(this.#parts, door, request, { ...id, sequence });
         if (results.every((result) => typeof result === 'number')) {
           watch.acknowledged(`${this.#topic.name}/${partition}`, sentAt);
           return;
@@ -235,7 +227,7 @@ export class PlainProducer {
         const door = doors.pick();
         if (door !== null) {
           const request = { prod: this.#name, topic: topic.name, records };
-          const { results } = await send(this.#parts, door, request, null);
+          const results = await send(this.#parts, door, request, null);
           // What may have happened is never sent again.
           records = records.filter((_, i) => {
             const result = results[i];

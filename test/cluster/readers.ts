@@ -38,10 +38,9 @@ export async function readOnce(
   from: number,
   waitMs: number,
 ): Promise<number | null> {
-  const { history, doors } = parts;
+  const { history } = parts;
   const inv = history.now();
   const answer = await door.client.read(place.topic, place.partition, from, waitMs);
-  doors.note(door, answer);
   const call = { inv, b: door.name };
   const where = { ...call, c, topic: place.label, p: place.partition };
   if (answer.ok) {
@@ -65,10 +64,9 @@ export async function endsOnce(
   c: string,
   place: ReadPlace,
 ): Promise<number | null> {
-  const { history, doors } = parts;
+  const { history } = parts;
   const inv = history.now();
   const answer = await door.client.ends(place.topic, place.partition);
-  doors.note(door, answer);
   const call = { inv, b: door.name };
   if (answer.ok) {
     const { begin, end } = answer;
@@ -148,7 +146,7 @@ export async function readFinally(parts: ReaderParts, place: ReadPlace): Promise
   let end: number | null = null;
   let position = 0;
   while (performance.now() < deadline) {
-    const door = doors.pick();
+    const door = doors.pickReady();
     if (door !== null && end === null) {
       end = await endsOnce(parts, door, FINAL_READER, place);
       if (end !== null) continue;

@@ -96,11 +96,10 @@ export class TopicChurn {
     const backoff = new Backoff(random);
     let mayBeDone = false;
     while (!this.#whistle.abandoned) {
-      const door = doors.pick();
+      const door = doors.pickReady();
       if (door !== null) {
         const inv = history.now();
         const answer = await step(door.client);
-        doors.note(door, answer);
         if (answer.ok) return true;
         const { code, outcome, forGood } = answer.refusal;
         if (code === doneAlready && mayBeDone) return true;
@@ -125,10 +124,10 @@ export class TopicChurn {
       const records = [{ partition: place.partition, key: prod, text }];
       const backoff = new Backoff(random);
       while (!this.#whistle.abandoned) {
-        const door = doors.pick();
+        const door = doors.pickReady();
         if (door !== null) {
           const request = { prod, topic: this.#name, label: place.label, records, graceUntil };
-          const { results } = await send(this.#parts, door, request, { ...id, sequence });
+          const results = await send(this.#parts, door, request, { ...id, sequence });
           if (typeof results[0] === 'number') break;
         }
         await backoff.wait();
@@ -138,7 +137,7 @@ export class TopicChurn {
 
   /** Through another broker, maybe: it must see this life and no other. */
   async #look(place: ReadPlace): Promise<void> {
-    const door = this.#parts.doors.pick();
+    const door = this.#parts.doors.pickReady();
     if (door === null) return;
     await readOnce(this.#parts, door, `${this.#name}.r`, place, 0, 0);
     await endsOnce(this.#parts, door, `${this.#name}.r`, place);
