@@ -1,26 +1,25 @@
 /**
  * The broker as an agent: registration, heartbeats, and the loop that compares which shards it holds with which it
- * should hold, and takes and hands over in bounded moves. Owns: that comparison and its retries, what of the shards is
- * held, being taken or being handed over here. Does not own: who is alive (membership), who should hold what
- * (shard-plan), takeover and handover themselves (batching worker). Main thread.
+ * should hold, and takes and hands over in bounded moves. Owns: that comparison, what other agents are told. Does not
+ * own: who is alive (membership), who should hold what (shard-plan), what is here and moves (own-shards), when it looks
+ * (look-pace), takeover and handover themselves (batching worker). Main thread.
  *
  * One look, with each heartbeat and whenever something happened:
  *   leases read -> heartbeat, which lists all agents -> membership -> plan -> take, release
  * The leases are read first: a holder that is not among the agents of a later read is registered no more.
- *
- * A shard here:  not held -> taking -> held -> releasing -> not held
- *                   ^---------'--------'-- lost (again after a pause that grows)
  *
  * Taken is what the plan gives to us and nobody alive holds; from the living nothing is ever taken: they release what
  * is not theirs any more. Whatever this loop believes, the head's compare-and-set decides.
  */
 import type { Agent, MetadataStore, ShardHead } from '../../storage/metadata/metadata-store.ts';
 import type { SeenLease } from '../../workers/messages.ts';
-import type { Clock, Timer } from '../core/clock.ts';
+import type { Clock } from '../core/clock.ts';
 import { asOperatingError, kindOf, type PlainError, StreamHouseError } from '../core/errors.ts';
 import type { Random } from '../core/random.ts';
 import type { HeldShard, LeasesMoved } from '../route/peer-duties.ts';
+import { LookPace } from './look-pace.ts';
 import { type Member, Membership } from './membership.ts';
+import { OwnShards } from './own-shards.ts';
 import { planShards } from './shard-plan.ts';
 import { StoreTouch } from './store-touch.ts';
 
@@ -64,30 +63,16 @@ export interface AgentParts {
   warn(message: string, fields: Record<string, unknown>): void;
 }
 
-/** Between two tries to take a shard that was lost, ms: doubled with each loss in a row. */
-const RETAKE_MS_FIRST = 50;
-const RETAKE_MS_MAX = 5000;
-/** Looks that something calls for begin so far apart, ms. */
-const LOOK_PAUSE_MS = 50;
-/** Shards that are handed over at a time: each is unserved for a window and an upload, some 200 ms. */
-const RELEASES_MAX = 8;
 /** A dead agent's row is removed when it has been dead for so many times the time after which it is. */
 const REAP_FACTOR = 4;
 /** Heartbeats that failed in a row, after which an agent that leaves hands nothing over any more. */
 const STORE_AWAY_FAILURES = 2;
-/** A release that got no answer is asked for again after this time, ms. */
-const RELEASE_MS_MAX = 60_000;
-
 export class AgentLoop {
   readonly #parts: AgentParts;
   readonly #membership: Membership;
   readonly #touch: StoreTouch;
-  readonly #held = new Map<number, HeldShard>();
-  readonly #taking = new Set<number>();
-  /** With the time when it was asked for. */
-  readonly #releasing = new Map<number, number>();
-  /** Shards that were lost: how often in a row, and when to try again. */
-  readonly #losses = new Map<number, { count: number; againAtMs: number }>();
+  readonly #shards = new OwnShards();
+  readonly #pace: LookPace;
   /** The newest leases read; empty before the first look. */
   #leases: readonly ShardHead[] = [];
   /** By shard, who should hold it. */
@@ -104,12 +89,6 @@ export class AgentLoop {
   #leaving = false;
   #stopped = false;
   #heartbeatFailures = 0;
-  #timer: Timer | null = null;
-  #nextLookAtMs = Number.POSITIVE_INFINITY;
-  #looking = false;
-  /** When something calls for another look, asked for during this one. */
-  #lookAgainAtMs = Number.POSITIVE_INFINITY;
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
   /** Incarnations that were registered, and are not known to be gone. */
   #present = new Set<number>();
   #settledWaiters: (() => void)[] = [];
@@ -118,6 +97,11 @@ export class AgentLoop {
     this.#parts = parts;
     const { deadAgentMs, isAlone } = parts.settings;
     this.#membership = new Membership({ deadMs: deadAgentMs, pauseMsMax: deadAgentMs / 2 });
+    this.#pace = new LookPace({
+      clock: parts.clock,
+      look: () => this.#look(),
+      pauseMs: () => this.#pauseMs(),
+    });
     this.#touch = new StoreTouch(parts.clock, (deadAgentMs * 2) / 3, () => isAlone || parts.outOfTouch());
   }
 
@@ -129,21 +113,21 @@ export class AgentLoop {
 
   /** The epoch under which a shard is served here; undefined: it is not, or is being handed over. */
   epochHere(shard: number): number | undefined {
-    return this.#releasing.has(shard) ? undefined : this.#held.get(shard)?.epoch;
+    return this.#shards.epochHere(shard);
   }
 
   /** What is held, being handed over or not. */
   held(): HeldShard[] {
-    return [...this.#held.values()].sort((a, b) => a.shard - b.shard);
+    return this.#shards.list();
   }
 
   get heldCount(): number {
-    return this.#held.size;
+    return this.#shards.heldCount;
   }
 
   /** Shards that are being handed over. */
   get releasingCount(): number {
-    return this.#releasing.size;
+    return this.#shards.releasingCount;
   }
 
   /** All leases as of the last look; empty before the first. */
@@ -173,7 +157,7 @@ export class AgentLoop {
   reasons(): string[] {
     const reasons: string[] = [];
     const missing = [...this.#plan].filter(([shard, owner]) => {
-      return owner === this.#incarnation && !this.#held.has(shard);
+      return owner === this.#incarnation && !this.#shards.isHeld(shard);
     });
     if (this.#leases.length === 0) reasons.push('the leases have not been read yet');
     if (missing.length > 0) reasons.push(`${missing.length} shards that should be served here are not`);
@@ -213,34 +197,17 @@ export class AgentLoop {
   }
 
   #forgetShards(): void {
-    const held = [...this.#held.keys()];
-    this.#held.clear();
-    this.#taking.clear();
-    this.#releasing.clear();
-    this.#losses.clear();
-    for (const shard of held) this.#parts.changed(shard);
+    for (const shard of this.#shards.forgetAll()) this.#parts.changed(shard);
   }
 
   heldNow(shard: number, epoch: number): void {
-    this.#taking.delete(shard);
-    this.#losses.delete(shard);
-    const known = this.#held.get(shard);
-    if (known?.epoch !== epoch) {
-      const sinceMs = Math.floor(this.#parts.clock.wallMs());
-      this.#held.set(shard, { shard, epoch, sinceMs });
-    }
+    this.#shards.held(shard, epoch, this.#parts.clock.wallMs());
     this.#parts.changed(shard);
     this.#settle();
   }
 
   lost(shard: number, error: PlainError): void {
-    this.#held.delete(shard);
-    this.#taking.delete(shard);
-    this.#releasing.delete(shard);
-    const { clock } = this.#parts;
-    const count = this.#losses.get(shard)?.count ?? 0;
-    const delayMs = Math.min(RETAKE_MS_MAX, RETAKE_MS_FIRST * 2 ** Math.min(count, 10));
-    this.#losses.set(shard, { count: count + 1, againAtMs: clock.monotonicMs() + delayMs });
+    const delayMs = this.#shards.lost(shard, this.#parts.clock.monotonicMs());
     // Somebody else was first: that is how rivals part.
     const isRivalry = kindOf(error.code) === 'conflict';
     this.#parts[isRivalry ? 'info' : 'warn']('a shard was lost', { shard, error });
@@ -250,8 +217,7 @@ export class AgentLoop {
   }
 
   released(shard: number, epoch: number): void {
-    this.#held.delete(shard);
-    this.#releasing.delete(shard);
+    this.#shards.released(shard);
     this.#parts.changed(shard);
     this.#tellSuccessor(shard, epoch);
     this.lookSoon();
@@ -283,50 +249,9 @@ export class AgentLoop {
 
   // -- Looking -----------------------------------------------------------------------------------------
 
-  /** Begins the loop. */
-  start(): void {
-    this.lookSoon();
-  }
-
-  /** Looks after `delayMs`, but not sooner than LOOK_PAUSE_MS after the last look began. */
+  /** Looks after `delayMs`, or soon after if looks come too fast. */
   lookSoon(delayMs = 0): void {
-    if (this.#stopped) return;
-    const nowMs = this.#parts.clock.monotonicMs();
-    if (this.#looking) {
-      this.#lookAgainAtMs = Math.min(this.#lookAgainAtMs, nowMs + delayMs);
-      return;
-    }
-    this.#schedule(Math.max(delayMs, this.#lookedAtMs + LOOK_PAUSE_MS - nowMs));
-  }
-
-  /** The next look is in `delayMs`, or when it was to be if that is sooner. */
-  #schedule(delayMs: number): void {
-    const { clock } = this.#parts;
-    const atMs = clock.monotonicMs() + Math.max(0, delayMs);
-    if (this.#timer && this.#nextLookAtMs <= atMs) return;
-    this.#timer?.cancel();
-    this.#nextLookAtMs = atMs;
-    this.#timer = clock.after(Math.max(0, delayMs), () => {
-      this.#timer = null;
-      this.#nextLookAtMs = Number.POSITIVE_INFINITY;
-      void this.#look();
-    });
-  }
-
-  async #look(): Promise<void> {
-    if (this.#stopped || this.#looking) return;
-    const { clock } = this.#parts;
-    this.#looking = true;
-    this.#lookAgainAtMs = Number.POSITIVE_INFINITY;
-    this.#lookedAtMs = clock.monotonicMs();
-    try {
-      await this.#lookOnce();
-    } finally {
-      this.#looking = false;
-      // From beginning to beginning, so that a slow store makes no slow heartbeats, as long as one fits in.
-      const atMs = Math.min(this.#lookedAtMs + this.#pauseMs(), this.#lookAgainAtMs);
-      this.lookSoon(atMs - clock.monotonicMs());
-    }
+    this.#pace.soon(delayMs);
   }
 
   /**
@@ -340,10 +265,10 @@ export class AgentLoop {
     return pauseMs * (0.9 + this.#parts.random.unit() / 10);
   }
 
-  async #lookOnce(): Promise<void> {
+  async #look(): Promise<void> {
     const { store, clock, settings } = this.#parts;
     const incarnation = this.#incarnation;
-    if (incarnation === 0 || this.#registering) return;
+    if (incarnation === 0 || this.#registering || this.#stopped) return;
     try {
       const leases = await store.listLeases();
       const askedMs = clock.monotonicMs();
@@ -473,20 +398,11 @@ export class AgentLoop {
 
   /** Takes what should be ours and nobody alive holds. */
   #takeMissing(): void {
-    const nowMs = this.#parts.clock.monotonicMs();
-    const leases: SeenLease[] = [];
-    for (const { shard, holder, epoch } of this.#leases) {
-      if (this.#plan.get(shard) !== this.#incarnation) continue;
-      if (this.#held.has(shard) || this.#taking.has(shard)) continue;
-      if (!this.#isFree(holder)) continue;
-      const againAtMs = this.#losses.get(shard)?.againAtMs ?? nowMs;
-      if (againAtMs > nowMs) {
-        this.lookSoon(againAtMs - nowMs);
-        continue;
-      }
-      this.#taking.add(shard);
-      leases.push({ shard, holder, epoch });
-    }
+    const wanted = this.#leases.filter(({ shard, holder }) => {
+      return this.#plan.get(shard) === this.#incarnation && this.#isFree(holder);
+    });
+    const { leases, waitMs } = this.#shards.take(wanted, this.#parts.clock.monotonicMs());
+    if (waitMs !== null) this.lookSoon(waitMs);
     if (leases.length > 0) this.#parts.take(leases);
   }
 
@@ -497,29 +413,22 @@ export class AgentLoop {
 
   /** Hands over what should be another's. */
   #releaseForeign(): void {
-    const nowMs = this.#parts.clock.monotonicMs();
-    for (const [shard, askedMs] of this.#releasing) {
-      if (nowMs - askedMs > RELEASE_MS_MAX) this.#releasing.delete(shard);
-    }
-    const shards: number[] = [];
-    for (const shard of this.#held.keys()) {
-      const owner = this.#plan.get(shard);
-      if (owner === undefined || owner === this.#incarnation || this.#releasing.has(shard)) continue;
-      if (this.#releasing.size >= RELEASES_MAX) break;
-      this.#releasing.set(shard, nowMs);
-      shards.push(shard);
-    }
+    const shards = this.#shards.release((shard) => this.#isForeign(shard), this.#parts.clock.monotonicMs());
     if (shards.length === 0) return;
     for (const shard of shards) this.#parts.changed(shard);
     this.#parts.release(shards);
   }
 
+  /** Whether somebody else should hold it. */
+  #isForeign(shard: number): boolean {
+    const owner = this.#plan.get(shard);
+    return owner !== undefined && owner !== this.#incarnation;
+  }
+
   /** Leases that bear us though we serve nothing under them, for shards that others should hold. */
   async #releaseForgotten(): Promise<void> {
     const leases = this.#leases.filter(({ shard, holder }) => {
-      if (holder !== this.#incarnation || this.#held.has(shard) || this.#taking.has(shard)) return false;
-      const owner = this.#plan.get(shard);
-      return owner !== undefined && owner !== this.#incarnation;
+      return holder === this.#incarnation && !this.#shards.isOurs(shard) && this.#isForeign(shard);
     });
     if (leases.length === 0) return;
     try {
@@ -543,10 +452,10 @@ export class AgentLoop {
   }
 
   #isSettled(): boolean {
-    if (this.#leases.length === 0 || this.#taking.size > 0) return false;
+    if (this.#leases.length === 0 || this.#shards.takingCount > 0) return false;
     const { groupOf, settings } = this.#parts;
     return this.#leases.every(({ shard, holder }) => {
-      if (groupOf(shard) !== settings.group || this.#held.has(shard)) return true;
+      if (groupOf(shard) !== settings.group || this.#shards.isHeld(shard)) return true;
       return holder !== 0 && holder !== this.#incarnation && !this.#membership.isGone(holder);
     });
   }
@@ -560,7 +469,7 @@ export class AgentLoop {
     for (const { agent } of this.#others()) this.#tell(agent, []);
     this.lookSoon();
     await this.#until(signal, () => {
-      if (this.#held.size === 0 && this.#taking.size === 0) return true;
+      if (this.#shards.heldCount === 0 && this.#shards.takingCount === 0) return true;
       // Those that might take over may leave as well meanwhile, or die; or the store is away from us.
       return !this.#hasSuccessor() || this.#heartbeatFailures >= STORE_AWAY_FAILURES;
     });
@@ -600,8 +509,7 @@ export class AgentLoop {
   stop(): void {
     this.#stopped = true;
     this.#touch.stop();
-    this.#timer?.cancel();
-    this.#timer = null;
+    this.#pace.stop();
   }
 
   async deregister(): Promise<void> {
