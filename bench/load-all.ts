@@ -92,8 +92,9 @@ function rowCells(row: LoadRunRow, report: LoadReport): string[] {
 }
 
 /** What happened to the brokers of a run that had several. */
-function clusterSection({ name }: LoadRunRow, cluster: ClusterReport | null): string[] {
-  if (cluster === null) return [];
+/** Reports from before there was this part lack it. */
+function clusterSection({ name }: LoadRunRow, cluster: ClusterReport | null | undefined): string[] {
+  if (!cluster) return [];
   const spans = cluster.spans.map((span) => [
     span.name,
     `${span.from_s} to ${span.to_s}`,
@@ -208,7 +209,8 @@ function section(out: string, scheme: PlacedScheme, runs: readonly LoadRunRow[])
     markdownRow(['mark', 'goal', 'measured', 'met']),
     markdownRow(['---', '---', '---', '---']),
     ...marks,
-    ...shown.flatMap((row) => clusterSection(row, (reports.get(row.name) as LoadReport).cluster)),
+    // Reports of versions before clusters have none.
+    ...shown.flatMap((row) => clusterSection(row, (reports.get(row.name) as LoadReport).cluster ?? null)),
     '',
     ...shown.map((row) => `- ${row.name}: \`${(reports.get(row.name) as LoadReport).command}\``),
   ].join('\n');

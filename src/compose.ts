@@ -30,6 +30,7 @@ import { brokerGauges } from './observe/broker-gauges.ts';
 import { createLogger, type Logger } from './observe/log.ts';
 import { Metrics } from './observe/metrics.ts';
 import { Peers, whoIsAt } from './peer/peers.ts';
+import { peerKey } from './protocol/peer/peer-headers.ts';
 import type { Broker } from './route/broker.ts';
 import { ByteBudget } from './route/byte-budget.ts';
 import { FetchRouter } from './route/fetch-router.ts';
@@ -249,6 +250,7 @@ class ComposedBroker {
       take: (leases) => this.#threads.toSequencer({ type: 'take', leases }),
       release: (shards) => this.#threads.toSequencer({ type: 'release', shards }),
       notify: (agent, notice) => this.#peers.client.notify(agent, notice),
+      outOfTouch: () => this.#fetch.outOfTouch(),
       changed: (shard) => this.#places.changed(shard),
       agentGone: () => void this.#topics.finishDeletions(),
       replaced: (error) => this.#fail(error),
@@ -260,7 +262,7 @@ class ComposedBroker {
 
   #makePeers(): Peers {
     return new Peers({
-      self: { clusterId: this.#cluster.clusterId, incarnation: () => this.#agent.incarnation },
+      self: { key: peerKey(this.#cluster), incarnation: () => this.#agent.incarnation },
       layout: layoutOf(this.#cluster),
       places: this.#places,
       clock: this.#clock,

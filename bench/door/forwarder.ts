@@ -3,7 +3,7 @@
  * the measurement of the way between brokers; a second real broker would share the machine with everything else that a
  * broker does. Owns that wiring, and the plain way that it is compared with: one HTTP request for each request.
  *
- * { url, way, topic } is answered with the port, 'cpu' with the CPU seconds used so far.
+ * { url, way, topic, key } is answered with the port, 'cpu' with the CPU seconds used so far.
  */
 import { Pool } from 'undici';
 import { systemClock } from '../../src/core/clock.ts';
@@ -23,6 +23,8 @@ export interface ForwarderTask {
   /** `messages`: as a broker does it. `requests`: each request by itself, over so many connections. */
   way: 'messages' | 'requests';
   topic: Topic;
+  /** The cluster's, as its brokers tell one another by it. */
+  key: string;
 }
 
 const MIB = 1024 * 1024;
@@ -30,12 +32,11 @@ const TIMEOUT_MS = 30_000;
 const CONNECTIONS = 256;
 const none = () => undefined;
 
-async function byMessages(address: string): Promise<ProducePath> {
+async function byMessages(address: string, key: string): Promise<ProducePath> {
   const pools = new PeerPools(systemClock);
-  const self = { clusterId: '', incarnation: () => 1_000_000 };
+  const self = { key, incarnation: () => 1_000_000 };
   const who = await new PeerClient({ self, pools, clock: systemClock }).who(address);
   if (who.kind !== 'answered') throw new Error(`no broker at ${address}: ${who.kind}`);
-  self.clusterId = who.clusterId;
   const { agentId, incarnation } = who;
   const lease = { shard: 0, holder: incarnation, epoch: 1, asOfMs: 0 };
   const place: PeerPlace = { kind: 'peer', peer: { agentId, incarnation, address, zone: '' }, lease };
@@ -95,8 +96,8 @@ function byRequests(url: string): ProducePath {
   };
 }
 
-async function listen({ url, way, topic }: ForwarderTask): Promise<number> {
-  const produce = way === 'messages' ? await byMessages(new URL(url).host) : byRequests(url);
+async function listen({ url, way, topic, key }: ForwarderTask): Promise<number> {
+  const produce = way === 'messages' ? await byMessages(new URL(url).host, key) : byRequests(url);
   const topics = { peek: () => topic, get: async () => topic, getWithPartition: async () => topic };
   const broker = { produce, topics, info: { version: 'bench' } } as unknown as Broker;
   const budget = { admit: () => true, release: none };

@@ -3,6 +3,9 @@
  * that forwards them to it, in messages as a broker does it and by one request each, by turns under the same client.
  * Owns: the rows, the processes, the turns. The holder is a real broker (SQLite and a local directory).
  */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { peerKey } from '../../src/protocol/peer/peer-headers.ts';
 import { BrokerProcess } from '../../test/support/broker-process.ts';
 import { BenchChild } from '../door/child-process.ts';
 import type { ClientFigures, ClientTask } from '../door/client.ts';
@@ -84,7 +87,7 @@ async function startForwarder(task: ForwarderTask): Promise<{ forwarder: BenchCh
   return { forwarder, url: `http://127.0.0.1:${port}` };
 }
 
-async function runWays(holderUrl: string, options: SuiteOptions): Promise<TaskFigures[]> {
+async function runWays(holderUrl: string, key: string, options: SuiteOptions): Promise<TaskFigures[]> {
   const { smoke, seconds } = options;
   const partitions = smoke ? 50 : 1000;
   await createTopic(holderUrl, partitions);
@@ -97,8 +100,8 @@ async function runWays(holderUrl: string, options: SuiteOptions): Promise<TaskFi
     createdAtMs: 0,
     version: 1,
   };
-  const messages = await startForwarder({ url: holderUrl, way: 'messages', topic });
-  const requests = await startForwarder({ url: holderUrl, way: 'requests', topic });
+  const messages = await startForwarder({ url: holderUrl, way: 'messages', topic, key });
+  const requests = await startForwarder({ url: holderUrl, way: 'requests', topic, key });
   const ways: Way[] = [
     { name: 'to the holder', url: holderUrl, forwarder: null },
     { name: 'forwarded in messages', ...messages },
@@ -125,6 +128,11 @@ async function runWays(holderUrl: string, options: SuiteOptions): Promise<TaskFi
   }
 }
 
+/** Brokers of a cluster know one another by what stands in the bucket. */
+async function keyOf(directory: string): Promise<string> {
+  return peerKey(JSON.parse(await readFile(join(directory, 'objects', 'cluster.json'), 'utf8')));
+}
+
 export const forwardingSuite: Suite = {
   name: 'forwarding',
   title:
@@ -134,7 +142,7 @@ export const forwardingSuite: Suite = {
       const window = options.smoke ? ['--flush-window', '10ms'] : [];
       const holder = await BrokerProcess.start(['--data', directory, '--log-level', 'warn', ...window]);
       try {
-        return await runWays(holder.url, options);
+        return await runWays(holder.url, await keyOf(directory), options);
       } catch (error) {
         throw new Error([String(error), 'the broker said last:', ...holder.log].join('\n  '));
       } finally {

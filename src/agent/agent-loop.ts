@@ -1,27 +1,27 @@
 /**
  * The broker as an agent: registration, heartbeats, and the loop that compares which shards it holds with which it
- * should hold, and takes and hands over in bounded moves. Owns: that comparison and its retries, what of the shards is
- * held, being taken or being handed over here. Does not own: who is alive (membership), who should hold what
- * (shard-plan), takeover and handover themselves (batching worker). Main thread.
+ * should hold, and takes and hands over in bounded moves. Owns: that comparison, what other agents are told. Does not
+ * own: who is alive (membership), who should hold what (shard-plan), what is here and moves (own-shards), when it looks
+ * (look-pace), takeover and handover themselves (batching worker). Main thread.
  *
  * One look, with each heartbeat and whenever something happened:
  *   leases read -> heartbeat, which lists all agents -> membership -> plan -> take, release
  * The leases are read first: a holder that is not among the agents of a later read is registered no more.
- *
- * A shard here:  not held -> taking -> held -> releasing -> not held
- *                   ^---------'--------'-- lost (again after a pause that grows)
  *
  * Taken is what the plan gives to us and nobody alive holds; from the living nothing is ever taken: they release what
  * is not theirs any more. Whatever this loop believes, the head's compare-and-set decides.
  */
 import type { Agent, MetadataStore, ShardHead } from '../../storage/metadata/metadata-store.ts';
 import type { SeenLease } from '../../workers/messages.ts';
-import type { Clock, Timer } from '../core/clock.ts';
+import type { Clock } from '../core/clock.ts';
 import { asOperatingError, kindOf, type PlainError, StreamHouseError } from '../core/errors.ts';
 import type { Random } from '../core/random.ts';
 import type { HeldShard, LeasesMoved } from '../route/peer-duties.ts';
+import { LookPace } from './look-pace.ts';
 import { type Member, Membership } from './membership.ts';
+import { OwnShards } from './own-shards.ts';
 import { planShards } from './shard-plan.ts';
+import { StoreTouch } from './store-touch.ts';
 
 export interface AgentSettings {
   agentId: string;
@@ -49,6 +49,8 @@ export interface AgentParts {
   release(shards: number[]): void;
   /** Tells another agent; what is lost on the way its next look mends. */
   notify(agent: Agent, notice: LeasesMoved): Promise<void>;
+  /** `mayServe` is false since. */
+  outOfTouch(): void;
   /** A shard is served here since, or no longer. */
   changed(shard: number): void;
   /** Some agent is gone, in whatever way: what it had begun is to be ended by another. */
@@ -61,32 +63,25 @@ export interface AgentParts {
   warn(message: string, fields: Record<string, unknown>): void;
 }
 
-/** Between two tries to take a shard that was lost, ms: doubled with each loss in a row. */
-const RETAKE_MS_FIRST = 50;
-const RETAKE_MS_MAX = 5000;
-/** Looks that something calls for begin so far apart, ms. */
-const LOOK_PAUSE_MS = 50;
-/** Shards that are handed over at a time: each is unserved for a window and an upload, some 200 ms. */
-const RELEASES_MAX = 8;
 /** A dead agent's row is removed when it has been dead for so many times the time after which it is. */
 const REAP_FACTOR = 4;
-/** A release that got no answer is asked for again after this time, ms. */
-const RELEASE_MS_MAX = 60_000;
-
+/** Heartbeats that failed in a row, after which an agent that leaves hands nothing over any more. */
+const STORE_AWAY_FAILURES = 2;
 export class AgentLoop {
   readonly #parts: AgentParts;
   readonly #membership: Membership;
-  readonly #held = new Map<number, HeldShard>();
-  readonly #taking = new Set<number>();
-  /** With the time when it was asked for. */
-  readonly #releasing = new Map<number, number>();
-  /** Shards that were lost: how often in a row, and when to try again. */
-  readonly #losses = new Map<number, { count: number; againAtMs: number }>();
+  readonly #touch: StoreTouch;
+  readonly #shards = new OwnShards();
+  readonly #pace: LookPace;
   /** The newest leases read; empty before the first look. */
   #leases: readonly ShardHead[] = [];
   /** By shard, who should hold it. */
   #plan = new Map<number, number>();
   #incarnation = 0;
+  /** The incarnation under which the others have been told that it is there, and beats. */
+  #greetedAs = 0;
+  /** Incarnations that were heard of for the first time: they may not know either that we are alive. */
+  readonly #toAnswer = new Set<number>();
   /** From the first try to register until one is answered: the store may know a newer incarnation than we do. */
   #registering = false;
   /** A batching worker runs. */
@@ -94,22 +89,20 @@ export class AgentLoop {
   #leaving = false;
   #stopped = false;
   #heartbeatFailures = 0;
-  /** When the last confirmed heartbeat or registration was sent, monotonic ms. */
-  #confirmedMs = Number.NEGATIVE_INFINITY;
-  #timer: Timer | null = null;
-  #nextLookAtMs = Number.POSITIVE_INFINITY;
-  #looking = false;
-  /** When something calls for another look, asked for during this one. */
-  #lookAgainAtMs = Number.POSITIVE_INFINITY;
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
   /** Incarnations that were registered, and are not known to be gone. */
   #present = new Set<number>();
   #settledWaiters: (() => void)[] = [];
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
-    const { deadAgentMs } = parts.settings;
+    const { deadAgentMs, isAlone } = parts.settings;
     this.#membership = new Membership({ deadMs: deadAgentMs, pauseMsMax: deadAgentMs / 2 });
+    this.#pace = new LookPace({
+      clock: parts.clock,
+      look: () => this.#look(),
+      pauseMs: () => this.#pauseMs(),
+    });
+    this.#touch = new StoreTouch(parts.clock, (deadAgentMs * 2) / 3, () => isAlone || parts.outOfTouch());
   }
 
   // -- What others ask ---------------------------------------------------------------------------------
@@ -120,21 +113,21 @@ export class AgentLoop {
 
   /** The epoch under which a shard is served here; undefined: it is not, or is being handed over. */
   epochHere(shard: number): number | undefined {
-    return this.#releasing.has(shard) ? undefined : this.#held.get(shard)?.epoch;
+    return this.#shards.epochHere(shard);
   }
 
   /** What is held, being handed over or not. */
   held(): HeldShard[] {
-    return [...this.#held.values()].sort((a, b) => a.shard - b.shard);
+    return this.#shards.list();
   }
 
   get heldCount(): number {
-    return this.#held.size;
+    return this.#shards.heldCount;
   }
 
   /** Shards that are being handed over. */
   get releasingCount(): number {
-    return this.#releasing.size;
+    return this.#shards.releasingCount;
   }
 
   /** All leases as of the last look; empty before the first. */
@@ -157,15 +150,14 @@ export class AgentLoop {
    * shards. DESIGN.md section 6.
    */
   mayServe(): boolean {
-    const { isAlone, deadAgentMs } = this.#parts.settings;
-    return isAlone || this.#parts.clock.monotonicMs() - this.#confirmedMs <= (deadAgentMs * 2) / 3;
+    return this.#parts.settings.isAlone || this.#touch.isKept;
   }
 
   /** Why this broker does not do all that it should; for people. */
   reasons(): string[] {
     const reasons: string[] = [];
     const missing = [...this.#plan].filter(([shard, owner]) => {
-      return owner === this.#incarnation && !this.#held.has(shard);
+      return owner === this.#incarnation && !this.#shards.isHeld(shard);
     });
     if (this.#leases.length === 0) reasons.push('the leases have not been read yet');
     if (missing.length > 0) reasons.push(`${missing.length} shards that should be served here are not`);
@@ -185,7 +177,7 @@ export class AgentLoop {
     const sentMs = clock.monotonicMs();
     const agent = await store.registerAgent({ agentId, address, zone, group, version, registeredAtMs });
     this.#registering = false;
-    this.#confirmedMs = sentMs;
+    this.#touch.confirmed(sentMs);
     this.#incarnation = agent.incarnation;
     return agent.incarnation;
   }
@@ -205,34 +197,17 @@ export class AgentLoop {
   }
 
   #forgetShards(): void {
-    const held = [...this.#held.keys()];
-    this.#held.clear();
-    this.#taking.clear();
-    this.#releasing.clear();
-    this.#losses.clear();
-    for (const shard of held) this.#parts.changed(shard);
+    for (const shard of this.#shards.forgetAll()) this.#parts.changed(shard);
   }
 
   heldNow(shard: number, epoch: number): void {
-    this.#taking.delete(shard);
-    this.#losses.delete(shard);
-    const known = this.#held.get(shard);
-    if (known?.epoch !== epoch) {
-      const sinceMs = Math.floor(this.#parts.clock.wallMs());
-      this.#held.set(shard, { shard, epoch, sinceMs });
-    }
+    this.#shards.held(shard, epoch, this.#parts.clock.wallMs());
     this.#parts.changed(shard);
     this.#settle();
   }
 
   lost(shard: number, error: PlainError): void {
-    this.#held.delete(shard);
-    this.#taking.delete(shard);
-    this.#releasing.delete(shard);
-    const { clock } = this.#parts;
-    const count = this.#losses.get(shard)?.count ?? 0;
-    const delayMs = Math.min(RETAKE_MS_MAX, RETAKE_MS_FIRST * 2 ** Math.min(count, 10));
-    this.#losses.set(shard, { count: count + 1, againAtMs: clock.monotonicMs() + delayMs });
+    const delayMs = this.#shards.lost(shard, this.#parts.clock.monotonicMs());
     // Somebody else was first: that is how rivals part.
     const isRivalry = kindOf(error.code) === 'conflict';
     this.#parts[isRivalry ? 'info' : 'warn']('a shard was lost', { shard, error });
@@ -242,8 +217,7 @@ export class AgentLoop {
   }
 
   released(shard: number, epoch: number): void {
-    this.#held.delete(shard);
-    this.#releasing.delete(shard);
+    this.#shards.released(shard);
     this.#parts.changed(shard);
     this.#tellSuccessor(shard, epoch);
     this.lookSoon();
@@ -266,56 +240,18 @@ export class AgentLoop {
 
   /** Another agent tells that it released shards, or that it leaves. */
   leasesMoved({ from, leaving }: LeasesMoved): void {
+    const known = this.members().find(({ agent }) => agent.incarnation === from);
+    if (!known?.isSeen) this.#toAnswer.add(from);
+    this.#membership.noteHeard(from);
     if (leaving) this.#membership.noteLeaving(from);
     this.lookSoon();
   }
 
   // -- Looking -----------------------------------------------------------------------------------------
 
-  /** Begins the loop. */
-  start(): void {
-    this.lookSoon();
-  }
-
-  /** Looks after `delayMs`, but not sooner than LOOK_PAUSE_MS after the last look began. */
+  /** Looks after `delayMs`, or soon after if looks come too fast. */
   lookSoon(delayMs = 0): void {
-    if (this.#stopped) return;
-    const nowMs = this.#parts.clock.monotonicMs();
-    if (this.#looking) {
-      this.#lookAgainAtMs = Math.min(this.#lookAgainAtMs, nowMs + delayMs);
-      return;
-    }
-    this.#schedule(Math.max(delayMs, this.#lookedAtMs + LOOK_PAUSE_MS - nowMs));
-  }
-
-  /** The next look is in `delayMs`, or when it was to be if that is sooner. */
-  #schedule(delayMs: number): void {
-    const { clock } = this.#parts;
-    const atMs = clock.monotonicMs() + Math.max(0, delayMs);
-    if (this.#timer && this.#nextLookAtMs <= atMs) return;
-    this.#timer?.cancel();
-    this.#nextLookAtMs = atMs;
-    this.#timer = clock.after(Math.max(0, delayMs), () => {
-      this.#timer = null;
-      this.#nextLookAtMs = Number.POSITIVE_INFINITY;
-      void this.#look();
-    });
-  }
-
-  async #look(): Promise<void> {
-    if (this.#stopped || this.#looking) return;
-    const { clock } = this.#parts;
-    this.#looking = true;
-    this.#lookAgainAtMs = Number.POSITIVE_INFINITY;
-    this.#lookedAtMs = clock.monotonicMs();
-    try {
-      await this.#lookOnce();
-    } finally {
-      this.#looking = false;
-      // From beginning to beginning, so that a slow store makes no slow heartbeats, as long as one fits in.
-      const atMs = Math.min(this.#lookedAtMs + this.#pauseMs(), this.#lookAgainAtMs);
-      this.lookSoon(atMs - clock.monotonicMs());
-    }
+    this.#pace.soon(delayMs);
   }
 
   /**
@@ -329,20 +265,22 @@ export class AgentLoop {
     return pauseMs * (0.9 + this.#parts.random.unit() / 10);
   }
 
-  async #lookOnce(): Promise<void> {
+  async #look(): Promise<void> {
     const { store, clock, settings } = this.#parts;
     const incarnation = this.#incarnation;
-    if (incarnation === 0 || this.#registering) return;
+    if (incarnation === 0 || this.#registering || this.#stopped) return;
     try {
       const leases = await store.listLeases();
       const askedMs = clock.monotonicMs();
       const agents = await store.heartbeat(settings.agentId, incarnation);
       if (this.#stopped || this.#registering || incarnation !== this.#incarnation) return;
-      this.#confirmedMs = askedMs;
+      this.#touch.confirmed(askedMs);
       this.#heartbeatFailures = 0;
       this.#membership.observe(agents, askedMs, clock.monotonicMs());
       this.#leases = leases;
       this.#compare();
+      this.#greet();
+      this.#answerGreetings();
       await this.#reap();
     } catch (error) {
       await this.#lookFailed(asOperatingError(error, 'store-unavailable', 'heartbeat'), incarnation);
@@ -361,6 +299,7 @@ export class AgentLoop {
     }
     this.#heartbeatFailures++;
     this.#parts.warn('a heartbeat failed', { error: failure.toPlain(), inARow: this.#heartbeatFailures });
+    this.#settle();
   }
 
   /** Our row is gone: another process has our name, or we were silent for so long that we were buried. */
@@ -403,14 +342,29 @@ export class AgentLoop {
     }
   }
 
+  /** The others look at once, and need not wait for a heartbeat to find out what is theirs and ours from now on. */
+  #greet(): void {
+    if (!this.#serving || this.#greetedAs === this.#incarnation) return;
+    this.#greetedAs = this.#incarnation;
+    for (const { agent } of this.#others()) this.#tell(agent, []);
+  }
+
+  /** Tells those who have just come that we are alive, which they would else know with our next heartbeat. */
+  #answerGreetings(): void {
+    for (const { agent } of this.#others()) if (this.#toAnswer.has(agent.incarnation)) this.#tell(agent, []);
+    // One that is not registered was none of ours, or has gone.
+    this.#toAnswer.clear();
+  }
+
   // -- Comparing ---------------------------------------------------------------------------------------
 
   #compare(): void {
     const members = this.members();
     this.#noteGone(members);
-    const able = members.filter(({ agent, state }) => {
+    const holders = new Set(this.#leases.map(({ holder }) => holder));
+    const able = members.filter(({ agent, state, isSeen }) => {
       if (agent.incarnation === this.#incarnation) return !this.#leaving;
-      return state === 'live';
+      return state === 'live' && (isSeen || holders.has(agent.incarnation));
     });
     const { groupOf } = this.#parts;
     const shards = this.#leases.map(({ shard, holder }) => ({ shard, holder, group: groupOf(shard) }));
@@ -444,20 +398,11 @@ export class AgentLoop {
 
   /** Takes what should be ours and nobody alive holds. */
   #takeMissing(): void {
-    const nowMs = this.#parts.clock.monotonicMs();
-    const leases: SeenLease[] = [];
-    for (const { shard, holder, epoch } of this.#leases) {
-      if (this.#plan.get(shard) !== this.#incarnation) continue;
-      if (this.#held.has(shard) || this.#taking.has(shard)) continue;
-      if (!this.#isFree(holder)) continue;
-      const againAtMs = this.#losses.get(shard)?.againAtMs ?? nowMs;
-      if (againAtMs > nowMs) {
-        this.lookSoon(againAtMs - nowMs);
-        continue;
-      }
-      this.#taking.add(shard);
-      leases.push({ shard, holder, epoch });
-    }
+    const wanted = this.#leases.filter(({ shard, holder }) => {
+      return this.#plan.get(shard) === this.#incarnation && this.#isFree(holder);
+    });
+    const { leases, waitMs } = this.#shards.take(wanted, this.#parts.clock.monotonicMs());
+    if (waitMs !== null) this.lookSoon(waitMs);
     if (leases.length > 0) this.#parts.take(leases);
   }
 
@@ -468,29 +413,22 @@ export class AgentLoop {
 
   /** Hands over what should be another's. */
   #releaseForeign(): void {
-    const nowMs = this.#parts.clock.monotonicMs();
-    for (const [shard, askedMs] of this.#releasing) {
-      if (nowMs - askedMs > RELEASE_MS_MAX) this.#releasing.delete(shard);
-    }
-    const shards: number[] = [];
-    for (const shard of this.#held.keys()) {
-      const owner = this.#plan.get(shard);
-      if (owner === undefined || owner === this.#incarnation || this.#releasing.has(shard)) continue;
-      if (this.#releasing.size >= RELEASES_MAX) break;
-      this.#releasing.set(shard, nowMs);
-      shards.push(shard);
-    }
+    const shards = this.#shards.release((shard) => this.#isForeign(shard), this.#parts.clock.monotonicMs());
     if (shards.length === 0) return;
     for (const shard of shards) this.#parts.changed(shard);
     this.#parts.release(shards);
   }
 
+  /** Whether somebody else should hold it. */
+  #isForeign(shard: number): boolean {
+    const owner = this.#plan.get(shard);
+    return owner !== undefined && owner !== this.#incarnation;
+  }
+
   /** Leases that bear us though we serve nothing under them, for shards that others should hold. */
   async #releaseForgotten(): Promise<void> {
     const leases = this.#leases.filter(({ shard, holder }) => {
-      if (holder !== this.#incarnation || this.#held.has(shard) || this.#taking.has(shard)) return false;
-      const owner = this.#plan.get(shard);
-      return owner !== undefined && owner !== this.#incarnation;
+      return holder === this.#incarnation && !this.#shards.isOurs(shard) && this.#isForeign(shard);
     });
     if (leases.length === 0) return;
     try {
@@ -514,25 +452,26 @@ export class AgentLoop {
   }
 
   #isSettled(): boolean {
-    if (this.#leases.length === 0 || this.#taking.size > 0) return false;
+    if (this.#leases.length === 0 || this.#shards.takingCount > 0) return false;
     const { groupOf, settings } = this.#parts;
     return this.#leases.every(({ shard, holder }) => {
-      if (groupOf(shard) !== settings.group || this.#held.has(shard)) return true;
+      if (groupOf(shard) !== settings.group || this.#shards.isHeld(shard)) return true;
       return holder !== 0 && holder !== this.#incarnation && !this.#membership.isGone(holder);
     });
   }
 
   /**
-   * Hands all shards over to the other live agents of the group; resolves when none is held or there is nobody to take
-   * them. The agent beats on until `stop`.
+   * Hands all shards over to the other live agents of the group; resolves when none is held, or there is nobody to take
+   * them, or no store to tell of it. The agent beats on until `stop`.
    */
   async leave(signal: AbortSignal): Promise<void> {
     this.#leaving = true;
     for (const { agent } of this.#others()) this.#tell(agent, []);
     this.lookSoon();
     await this.#until(signal, () => {
-      // Those that might take over may leave as well meanwhile, or die.
-      return (this.#held.size === 0 && this.#taking.size === 0) || !this.#hasSuccessor();
+      if (this.#shards.heldCount === 0 && this.#shards.takingCount === 0) return true;
+      // Those that might take over may leave as well meanwhile, or die; or the store is away from us.
+      return !this.#hasSuccessor() || this.#heartbeatFailures >= STORE_AWAY_FAILURES;
     });
   }
 
@@ -569,8 +508,8 @@ export class AgentLoop {
   /** Ends the loop; `deregister` besides when the shards were released. */
   stop(): void {
     this.#stopped = true;
-    this.#timer?.cancel();
-    this.#timer = null;
+    this.#touch.stop();
+    this.#pace.stop();
   }
 
   async deregister(): Promise<void> {

@@ -13,7 +13,11 @@
  * is dead `deadMs` after its last heartbeat, as soon as somebody looks, and never before two thirds of that: when it
  * has stopped serving by itself (agent-loop, `mayServe`).
  *
- * Only unbroken observation proves anything: after a read that failed, or a pause in which nothing was read (we slept),
+ * Whoever has just come finds rows of which some may be of agents that died long ago. It cannot know them for dead yet,
+ * nor for alive before their count rises or they are heard of otherwise (`isSeen`): shards that they hold are left to
+ * them, but none is meant for them.
+ *
+ * Only unbroken observation proves a death: after a read that failed, or a pause in which nothing was read (we slept),
  * the silence of all rivals begins anew, for the store may have been away for all of them.
  */
 import type { Agent } from '../../storage/metadata/metadata-store.ts';
@@ -25,6 +29,8 @@ export interface Member {
   readonly state: MemberState;
   /** Monotonic ms at which its silence began. */
   readonly silentSinceMs: number;
+  /** It has given a sign of life since we look. */
+  readonly isSeen: boolean;
 }
 
 export interface MembershipSettings {
@@ -38,6 +44,7 @@ interface Watched {
   agent: Agent;
   silentSinceMs: number;
   isDead: boolean;
+  isSeen: boolean;
 }
 
 export class Membership {
@@ -49,6 +56,7 @@ export class Membership {
   /** End of the last observation; null: the watch is broken. */
   #observedAtMs: number | null = null;
   #newestIncarnation = 0;
+  #isFirst = true;
 
   constructor(settings: MembershipSettings) {
     this.#settings = settings;
@@ -64,15 +72,18 @@ export class Membership {
       this.#newestIncarnation = Math.max(this.#newestIncarnation, incarnation);
       const known = this.#watched.get(incarnation);
       let silentSinceMs = answeredAtMs;
+      const raised = known !== undefined && known.agent.heartbeatCount !== agent.heartbeatCount;
       if (unbroken && known) {
-        const raised = known.agent.heartbeatCount !== agent.heartbeatCount;
         const { deadMs } = this.#settings;
         silentSinceMs = raised ? Math.max(before, answeredAtMs - deadMs / 3) : known.silentSinceMs;
       }
       const isDead = askedAtMs - silentSinceMs >= this.#settings.deadMs;
-      watched.set(incarnation, { agent, silentSinceMs, isDead });
+      // One that was not there the last time has just come.
+      const isSeen = raised || (known ? known.isSeen : !this.#isFirst);
+      watched.set(incarnation, { agent, silentSinceMs, isDead, isSeen });
     }
     this.#watched = watched;
+    this.#isFirst = false;
     for (const incarnation of this.#leaving) if (!watched.has(incarnation)) this.#leaving.delete(incarnation);
     this.#observedAtMs = answeredAtMs;
   }
@@ -80,6 +91,12 @@ export class Membership {
   /** A read failed: until now nobody can be said to have been silent. */
   broken(): void {
     this.#observedAtMs = null;
+  }
+
+  /** An agent said something. */
+  noteHeard(incarnation: number): void {
+    const watched = this.#watched.get(incarnation);
+    if (watched) watched.isSeen = true;
   }
 
   /** An agent said that it leaves. Nothing if it is not registered as far as is known. */
@@ -93,6 +110,7 @@ export class Membership {
     return all.map((watched) => ({
       agent: watched.agent,
       silentSinceMs: watched.silentSinceMs,
+      isSeen: watched.isSeen,
       state: this.#stateOf(watched),
     }));
   }

@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 import { RestClient } from '../client/rest-client.ts';
 import { systemRandom } from '../core/random.ts';
-import { SETTINGS } from '../settings.ts';
+import { SETTINGS } from '../setting-table.ts';
 import { type Shell, UsageError } from './shell.ts';
 
 export interface ClientOptions {

@@ -3,13 +3,12 @@
  * broker (compose.ts does). Main thread.
  */
 import { type Command, Option } from 'commander';
+import { SETTINGS, type SettingSpec } from '../setting-table.ts';
 import {
   defaultTextOf,
   environmentOf,
   flagOf,
   readSettings,
-  SETTINGS,
-  type SettingSpec,
   type Settings,
   settingNames,
 } from '../settings.ts';

@@ -3,14 +3,8 @@
  * the settings that name the stores, taken as `serve` takes them. Does not own the settings. Main thread.
  */
 import { type Command, Option } from 'commander';
-import {
-  defaultTextOf,
-  flagOf,
-  readSettings,
-  SETTINGS,
-  type SettingSpec,
-  type Settings,
-} from '../settings.ts';
+import { SETTINGS, type SettingSpec } from '../setting-table.ts';
+import { defaultTextOf, flagOf, readSettings, type Settings } from '../settings.ts';
 import type { Shell } from './shell.ts';
 
 export interface StoreOptions {

@@ -48,7 +48,7 @@ export async function whoIsAt(
 ): Promise<Awaited<ReturnType<PeerClient['who']>>> {
   const pools = new PeerPools(clock);
   try {
-    const self = { clusterId: '', incarnation: () => 0 };
+    const self = { key: '', incarnation: () => 0 };
     return await new PeerClient({ self, pools, clock }).who(address);
   } finally {
     await pools.close();

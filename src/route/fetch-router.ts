@@ -297,6 +297,12 @@ export class FetchRouter implements FetchPath {
     this.#rejectAll((waiting) => waiting.lane === lane, 'not-leader', 'the lane was lost; try again');
   }
 
+  /** `mayServe` is false since: whoever waits is told at once, for another broker may have what it waits for. */
+  outOfTouch(): void {
+    const { code, message } = outOfTouch();
+    this.#rejectAll(() => true, code, message);
+  }
+
   /** Ends all long polls; later fetches do not wait. */
   stop(): void {
     this.#stopping = true;

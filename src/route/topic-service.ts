@@ -166,13 +166,27 @@ export class TopicService implements TopicCatalogue {
     checkTopicName(name);
     let topicId: number;
     try {
-      ({ topicId } = await this.#parts.store.deleteTopic(name));
+      topicId = await this.#deleteOnce(name);
     } catch (error) {
       // Its outcome may be unknown: what was deleted must reach the shards.
       void this.finishDeletions();
       throw error;
     }
     await this.#ended([groupOfTopic(this.#parts.layout, topicId)]);
+  }
+
+  /**
+   * By the id that the name has now, and never tried again: an order that is held up on its way to the store, until the
+   * topic was deleted and made anew, finds nothing to delete.
+   */
+  async #deleteOnce(name: string): Promise<number> {
+    const { store } = this.#parts;
+    const cached = store.peekTopic(name);
+    // Through another broker the name may have become another topic's.
+    if (cached) store.dropTopic(cached);
+    const { topicId } = await this.get(name);
+    await store.deleteTopic(name, topicId);
+    return topicId;
   }
 
   /** Sees to it that every deleted topic's end reaches all shards of its group; goes on trying until it did. */

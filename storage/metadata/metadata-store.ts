@@ -197,8 +197,12 @@ export interface MetadataStore {
   growTopic(name: string, partitionCount: number): Promise<Topic>;
   /** Sets (string) or removes (null) configs in one step; 'topic-not-found'. */
   alterTopic(name: string, changes: Record<string, string | null>): Promise<Topic>;
-  /** Frees the name at once and remembers the topic as deleted until `forgetDeletedTopic`; 'topic-not-found'. */
-  deleteTopic(name: string): Promise<Topic>;
+  /**
+   * Frees the name at once and remembers the topic as deleted until `forgetDeletedTopic`; 'topic-not-found'. With
+   * `topicId` only if the name is that topic's: a call that arrives late, after the topic was deleted and made anew,
+   * must not delete the new one.
+   */
+  deleteTopic(name: string, topicId?: number): Promise<Topic>;
   /** Deleted topics whose TopicDeleted entries may not have reached all shards, by id, after `afterTopicId`. */
   listDeletedTopics(page: { afterTopicId: number; limit: number }): Promise<Topic[]>;
   /** Idempotent. */

@@ -92,6 +92,14 @@ describe('a topic deleted and made anew elsewhere', () => {
     return { offset: -1, error: { code: 'topic-not-found', message: 'no topic t' } };
   }
 
+  /** As a client does, which sends what was refused for a moment again. */
+  async function produceUntilTaken(partition: number, value: string): Promise<InlineAnswer> {
+    for (let tries = 0; ; tries++) {
+      const answer = await produce(partition, value);
+      if (answer.error === null || tries === 5) return answer;
+    }
+  }
+
   async function valuesNow(): Promise<string[]> {
     const topic = await elsewhere.get('t');
     const all = Array.from({ length: PARTITIONS }, (_, partition) => broker.readAll(topic, partition));
@@ -109,6 +117,42 @@ describe('a topic deleted and made anew elsewhere', () => {
     assert.equal(refused.error.code, 'append-abandoned');
     assert.deepEqual(await produce(0, 'new'), { offset: 0, error: null });
     assert.deepEqual(await valuesNow(), ['new']);
+  });
+
+  it('is not deleted by an order for the old one that was held up on its way to the store', async () => {
+    await elsewhere.create(TOPIC);
+    const held = Promise.withResolvers<void>();
+    elsewhereStore.inject({ on: 'deleteTopic', effect: { kind: 'delay', before: held.promise }, times: 1 });
+    const late = elsewhere.delete('t');
+    await elsewhere.delete('t');
+    const second = await elsewhere.create(TOPIC);
+    const acknowledged = await produceUntilTaken(0, 'new');
+    held.resolve();
+    await assert.rejects(late, { code: 'topic-not-found' });
+    assert.deepEqual(await elsewhere.get('t'), second);
+    assert.equal(acknowledged.offset, 0);
+    assert.deepEqual(await valuesNow(), ['new']);
+  });
+
+  it('is deleted by name at a broker whose cache has the old one', async () => {
+    await elsewhere.create(TOPIC);
+    const old = await elsewhere.get('t');
+    const direct = new TopicService({
+      layout: oneGroup(SHARDS),
+      store: here,
+      clock: HASTY_CLOCK,
+      appendTopicDeleted: (topicId) => broker.appendTopicDeleted(topicId),
+      peekedUs: ignore,
+      warn: ignore,
+    });
+    await direct.get('t');
+    await elsewhere.delete('t');
+    const second = await elsewhere.create(TOPIC);
+    assert.equal(here.peekTopic('t')?.topicId, old.topicId);
+    await direct.delete('t');
+    assert.equal(await here.getTopic('t'), null);
+    assert.notEqual(second.topicId, old.topicId);
+    direct.stop();
   });
 
   it('that was deleted and not made anew is not found by the next attempt', async () => {

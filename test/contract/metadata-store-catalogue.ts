@@ -172,6 +172,21 @@ export function catalogueContract(settings: ContractSettings): void {
     );
   });
 
+  it('deletes by the id that was seen: an order that arrives late does not hit the next topic of the name', async () => {
+    const { store } = rig();
+    const first = await store.createTopic({ ...TOPIC, name: 'twice' });
+    assert.equal((await store.deleteTopic('twice', first.topicId)).topicId, first.topicId);
+    const second = await store.createTopic({ ...TOPIC, name: 'twice' });
+    await failsWith('topic-not-found', store.deleteTopic('twice', first.topicId));
+    await failsWith('topic-not-found', store.deleteTopic('other', second.topicId));
+    assert.deepEqual(await store.getTopic('twice'), second);
+    const deleted = await store.listDeletedTopics({ afterTopicId: first.topicId - 1, limit: 10 });
+    assert.deepEqual(
+      deleted.map(({ topicId }) => topicId),
+      [first.topicId],
+    );
+  });
+
   it('frees the name at once, never the id, and remembers the deleted until told', async () => {
     const { store } = rig();
     const first = await store.createTopic({ ...TOPIC, name: 'phoenix', configs: { a: '1' } });

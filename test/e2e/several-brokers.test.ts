@@ -1,10 +1,11 @@
 /** Several whole brokers on one PostgreSQL and one bucket: what a client sees of them while they come and go. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { peerKey } from '../../src/protocol/peer/peer-headers.ts';
 import { startTestBroker, type TestBroker } from '../support/running-broker.ts';
 import { sharedPostgres } from '../support/shared-postgres.ts';
 
@@ -12,13 +13,18 @@ const JSON_V2 = 'application/vnd.kafka.json.v2+json';
 const PARTITIONS = 64;
 const SHARDS = 64;
 
-type Start = (agentId: string, flags?: Record<string, string>) => Promise<TestBroker>;
+interface Start {
+  (agentId: string, flags?: Record<string, string>): Promise<TestBroker>;
+  /** The cluster as its bucket is stamped. */
+  stamp(): Promise<{ clusterId: string; storeIncarnation: string }>;
+}
 
 async function cluster(t: TestContext): Promise<Start> {
   const folder = await mkdtemp(join(tmpdir(), 'streamhouse-several-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
   const metadata = (await sharedPostgres()).storeUrl();
-  return async (agentId, flags = {}) => {
+  const stamp = async () => JSON.parse(await readFile(join(folder, 'objects', 'cluster.json'), 'utf8'));
+  const start = async (agentId: string, flags: Record<string, string> = {}) => {
     const own = {
       'agent-id': agentId,
       metadata,
@@ -29,6 +35,7 @@ async function cluster(t: TestContext): Promise<Start> {
     t.after(() => broker.close());
     return broker;
   };
+  return Object.assign(start, { stamp });
 }
 
 async function call(broker: TestBroker, method: string, path: string, body?: unknown) {
@@ -121,16 +128,19 @@ test('a notice is only a hint: one that lies costs nobody a shard', async (t) =>
   const fine = new Array(PARTITIONS).fill(200);
   assert.deepEqual(await produceAll(), fine);
   const [one, other] = await Promise.all([a, b].map((broker) => call(broker, 'GET', '/internal/v1/who')));
-  const headers = {
+  const notice = (key: string) => ({
     'content-type': 'application/json',
-    'streamhouse-cluster': one.json.clusterId,
+    'streamhouse-cluster': key,
     'streamhouse-from': String(one.json.incarnation),
     'streamhouse-to': String(other.json.incarnation),
-  };
+  });
   const shards = Array.from({ length: SHARDS }, (_, shard) => ({ shard, epoch: 2 ** 52 }));
   const body = JSON.stringify({ leaving: false, shards });
-  const told = await fetch(`${b.broker.url}/internal/v1/leases-moved`, { method: 'POST', headers, body });
-  assert.equal(told.status, 204);
+  const tell = (headers: Record<string, string>) =>
+    fetch(`${b.broker.url}/internal/v1/leases-moved`, { method: 'POST', headers, body });
+  // With what every client can ask for nobody passes for a broker.
+  assert.equal((await tell(notice(one.json.clusterId))).status, 409);
+  assert.equal((await tell(notice(peerKey(await start.stamp())))).status, 204);
   assert.deepEqual(await produceAll(), fine);
 });
 

@@ -72,6 +72,7 @@ export class ClusterAgent {
   readonly replaced: StreamHouseError[] = [];
   readonly notices: LeasesMoved[] = [];
   gone = 0;
+  outOfTouch = 0;
   reaped = 0;
 
   constructor(cluster: AgentCluster, agentId: string, group: string) {
@@ -110,6 +111,7 @@ export class ClusterAgent {
         other.notices.push(notice);
         other.loop.leasesMoved(notice);
       },
+      outOfTouch: () => void this.outOfTouch++,
       changed: () => undefined,
       agentGone: () => void this.gone++,
       replaced: (error) => void this.replaced.push(error),

@@ -6,7 +6,7 @@ import {
   writeMessageHeader,
   writeWireAppend,
 } from '../../src/protocol/peer/append-message.ts';
-import { APPENDS_TYPE } from '../../src/protocol/peer/peer-headers.ts';
+import { APPENDS_TYPE, peerKey } from '../../src/protocol/peer/peer-headers.ts';
 
 export interface OneAppend {
   topicId: number;
@@ -40,9 +40,12 @@ export function appendMessage(appends: readonly OneAppend[]): Buffer {
   return out;
 }
 
+/** Of the fake broker's cluster. */
+export const FAKE_PEER_KEY = peerKey({ clusterId: 'fake-cluster', storeIncarnation: 'i' });
+
 /** The headers of a message from broker 3 to broker 7 of the fake cluster. */
 export const FROM_3_TO_7 = {
-  'streamhouse-cluster': 'fake-cluster',
+  'streamhouse-cluster': FAKE_PEER_KEY,
   'streamhouse-from': '3',
   'streamhouse-to': '7',
 } as const;

@@ -9,6 +9,7 @@ import { PeerAppends } from '../../src/peer/peer-appends.ts';
 import { PeerClient } from '../../src/peer/peer-client.ts';
 import { PeerPools } from '../../src/peer/peer-pools.ts';
 import { PeerReads } from '../../src/peer/peer-reads.ts';
+import { peerKey } from '../../src/protocol/peer/peer-headers.ts';
 import type { Broker } from '../../src/route/broker.ts';
 import type { HeldShard, LeasesMoved } from '../../src/route/peer-duties.ts';
 import { ShardPlaces } from '../../src/route/shard-places.ts';
@@ -71,7 +72,7 @@ export class BrokerWithDoor {
       epochHere: (shard) => (this.releasing.has(shard) ? undefined : this.inline.agent.epochHere(shard)),
       incarnation,
     });
-    const parts = { self: { clusterId: cluster.clusterId, incarnation }, pools: this.#pools, clock };
+    const parts = { self: { key: peerKey(cluster), incarnation }, pools: this.#pools, clock };
     this.client = new PeerClient(parts);
     this.#appends = new PeerAppends({
       ...parts,

@@ -116,6 +116,7 @@ export class InlineBroker {
       },
       release: (shards) => this.#sequencer?.release(shards),
       notify: () => Promise.reject(new StreamHouseError('not-leader', 'there is nobody else')),
+      outOfTouch: () => undefined,
       changed: (shard) => this.#options.changed?.(shard),
       agentGone: () => undefined,
       replaced: (error) => this.fatal.push(error.toPlain()),

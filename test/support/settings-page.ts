@@ -4,15 +4,8 @@
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import {
-  defaultTextOf,
-  environmentOf,
-  flagOf,
-  formatValue,
-  SETTINGS,
-  type SettingSpec,
-  settingNames,
-} from '../../src/settings.ts';
+import { SETTINGS, type SettingSpec } from '../../src/setting-table.ts';
+import { defaultTextOf, environmentOf, flagOf, formatValue, settingNames } from '../../src/settings.ts';
 
 export const SETTINGS_PAGE = fileURLToPath(new URL('../../docs/settings.md', import.meta.url));
 

@@ -3,8 +3,11 @@
  * and what a receiver makes of them. Pure; main thread.
  *
  * Every request bears all three headers, save the one that asks who is there. Their presence on a read forbids to
- * forward it again.
+ * forward it again. What the cluster's header bears is derived from what stands in the metadata store and the bucket
+ * alone and is shown by no route: whoever merely reaches the port is no broker. It is no encryption: who can listen on
+ * the network between brokers can take it.
  */
+import { createHash } from 'node:crypto';
 import { type PlainError, StreamHouseError } from '../../core/errors.ts';
 
 /** Lower case, as Node gives them. */
@@ -25,15 +28,21 @@ export const ANSWERS_TYPE = 'application/vnd.streamhouse.answers.v1';
 
 /** Who a broker is to its peers. */
 export interface PeerIdentity {
-  readonly clusterId: string;
+  /** Of the cluster: see `peerKey`. */
+  readonly key: string;
   /** The own incarnation as of now. */
   incarnation(): number;
+}
+
+/** The cluster as one broker names it to another; 64 hexadecimal digits. */
+export function peerKey(cluster: { clusterId: string; storeIncarnation: string }): string {
+  return createHash('sha256').update(`${cluster.clusterId}/${cluster.storeIncarnation}`).digest('hex');
 }
 
 /** The headers of a request to the broker with incarnation `to`. */
 export function peerHeaders(self: PeerIdentity, to: number): Record<string, string> {
   return {
-    [CLUSTER_HEADER]: self.clusterId,
+    [CLUSTER_HEADER]: self.key,
     [FROM_HEADER]: String(self.incarnation()),
     [TO_HEADER]: String(to),
   };
@@ -54,8 +63,8 @@ export function isFromPeer(headers: Headers): boolean {
 export function checkPeerHeaders(headers: Headers, self: PeerIdentity): number {
   const cluster = headers[CLUSTER_HEADER];
   if (cluster === undefined) throw malformed(CLUSTER_HEADER);
-  if (cluster !== self.clusterId) {
-    throw new StreamHouseError('cluster-mismatch', `this broker is of cluster ${self.clusterId}`);
+  if (cluster !== self.key) {
+    throw new StreamHouseError('cluster-mismatch', 'this broker is of another cluster');
   }
   const from = numberOf(headers, FROM_HEADER);
   const to = numberOf(headers, TO_HEADER);

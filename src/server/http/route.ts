@@ -8,7 +8,7 @@ import Type from 'typebox';
 import { Compile, type Validator } from 'typebox/compile';
 import { StreamHouseError } from '../../core/errors.ts';
 import { NoQuery } from '../../protocol/http/schemas.ts';
-import type { PeerIdentity } from '../../protocol/peer/peer-headers.ts';
+import { type PeerIdentity, peerKey } from '../../protocol/peer/peer-headers.ts';
 import type { Broker } from '../../route/broker.ts';
 import type { DoorContext } from './door-context.ts';
 import type { DoorRequest } from './door-request.ts';
@@ -75,8 +75,13 @@ export interface Route {
 
 /** This broker as its peers know it. */
 export function identityOf({ cluster, info }: Broker): PeerIdentity {
-  return { clusterId: cluster.clusterId, incarnation: () => info.incarnation };
+  let key = keys.get(cluster);
+  if (key === undefined) keys.set(cluster, (key = peerKey(cluster)));
+  return { key, incarnation: () => info.incarnation };
 }
+
+/** Made once for each cluster, of which there is one. */
+const keys = new WeakMap<Broker['cluster'], string>();
 
 /** The path (and query) of a request target, which may be a whole URL (RFC 9112 section 3.2.2). */
 export function pathOf(target: string): string {

@@ -145,9 +145,10 @@ export class DynamodbCatalogue {
     }
   }
 
-  async delete(name: string): Promise<Topic> {
+  async delete(name: string, only?: number): Promise<Topic> {
     for (let attempt = 1; ; attempt++) {
       const topic = await this.#present(name);
+      if (only !== undefined && topic.topicId !== only) throw topicNotFound(name);
       const { topicId, version } = topic;
       const deleted = { ...topic, version: version + 1 };
       // Of two attempts the later one knows the topic as it is.
@@ -173,7 +174,7 @@ export class DynamodbCatalogue {
 
   async #present(name: string): Promise<Topic> {
     const topic = await this.get(name);
-    if (topic === null) throw new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
+    if (topic === null) throw topicNotFound(name);
     return topic;
   }
 
@@ -219,4 +220,8 @@ export class DynamodbCatalogue {
 
 function topicExists(name: string): StreamHouseError {
   return new StreamHouseError('topic-exists', `topic '${name}' exists already`);
+}
+
+function topicNotFound(name: string): StreamHouseError {
+  return new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
 }

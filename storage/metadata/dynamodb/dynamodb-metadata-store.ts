@@ -108,8 +108,8 @@ export class DynamodbMetadataStore implements MetadataStore {
     return this.#catalogue.alter(name, changes);
   }
 
-  deleteTopic(name: string) {
-    return this.#catalogue.delete(name);
+  deleteTopic(name: string, topicId?: number) {
+    return this.#catalogue.delete(name, topicId);
   }
 
   listDeletedTopics(page: { afterTopicId: number; limit: number }) {

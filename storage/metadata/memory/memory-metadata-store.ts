@@ -155,9 +155,10 @@ export class MemoryMetadataStore implements MetadataStore {
     return this.#putTopic({ ...topic, configs, version: topic.version + 1 });
   }
 
-  async deleteTopic(name: string): Promise<Topic> {
+  async deleteTopic(name: string, topicId?: number): Promise<Topic> {
     const state = this.#open();
     const topic = this.#topic(name);
+    if (topicId !== undefined && topic.topicId !== topicId) throw topicNotFound(name);
     const deleted = { ...topic, version: topic.version + 1 };
     state.topicsByName.delete(name);
     state.topicsById.delete(topic.topicId);
@@ -180,7 +181,7 @@ export class MemoryMetadataStore implements MetadataStore {
 
   #topic(name: string): Topic {
     const topic = this.#state.topicsByName.get(name);
-    if (!topic) throw new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
+    if (!topic) throw topicNotFound(name);
     return topic;
   }
 
@@ -611,4 +612,8 @@ function copyObject(row: ListedObject): ListedObject {
     shards: row.shards.map(({ shard, epoch }) => ({ shard, epoch })),
     markedAtMs: row.markedAtMs,
   };
+}
+
+function topicNotFound(name: string): StreamHouseError {
+  return new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
 }

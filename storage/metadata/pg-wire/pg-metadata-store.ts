@@ -176,8 +176,8 @@ export abstract class PgMetadataStore<Statements extends PgSharedStatements> {
     throw new StreamHouseError('store-unavailable', `topic '${name}' is changed by too many at once`);
   }
 
-  async deleteTopic(name: string): Promise<Topic> {
-    const [row] = await this.write(this.sql.deleteTopic, [escapeText(name)]);
+  async deleteTopic(name: string, topicId?: number): Promise<Topic> {
+    const [row] = await this.write(this.sql.deleteTopic, [escapeText(name), topicId ?? null]);
     if (!row) throw topicNotFound(name);
     return topicOf(row);
   }

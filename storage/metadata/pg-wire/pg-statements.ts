@@ -71,7 +71,7 @@ function catalogueTexts(s: string) {
       WHERE topic_id = $1 AND version = $2 RETURNING ${topicColumns()}`,
     deleteTopic: `
       WITH gone AS (
-        DELETE FROM ${s}.topics WHERE name = $1 RETURNING *
+        DELETE FROM ${s}.topics WHERE name = $1 AND ($2::bigint IS NULL OR topic_id = $2) RETURNING *
       )
       INSERT INTO ${s}.deleted_topics (topic_id, name, partition_count, configs, created_at_ms, version)
       SELECT topic_id, name, partition_count, configs, created_at_ms, version + 1 FROM gone RETURNING ${topicColumns()}`,

@@ -226,9 +226,10 @@ export class SqliteMetadataStore implements MetadataStore {
     });
   }
 
-  async deleteTopic(name: string): Promise<Topic> {
+  async deleteTopic(name: string, only?: number): Promise<Topic> {
     return this.#write(() => {
       const row = this.#topicRow(name);
+      if (only !== undefined && row.topicId !== only) throw topicNotFound(name);
       const { topicId, partitionCount, configs, createdAtMs } = row;
       const version = row.version + 1;
       this.#run.deleteTopic.run(topicId);
@@ -247,7 +248,7 @@ export class SqliteMetadataStore implements MetadataStore {
 
   #topicRow(name: string): TopicRow {
     const row = this.#run.getTopic.get(name);
-    if (!row) throw new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
+    if (!row) throw topicNotFound(name);
     return row;
   }
 
@@ -640,4 +641,8 @@ function objectOf(row: ObjectRowStored): ListedObject {
 /** The driver's Buffer as the plain bytes that every backend returns; no copy. */
 function plainBytes(buffer: Buffer): Uint8Array {
   return new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.length);
+}
+
+function topicNotFound(name: string): StreamHouseError {
+  return new StreamHouseError('topic-not-found', `there is no topic '${name}'`);
 }

@@ -65,6 +65,49 @@ describe('agents in a bad hour', () => {
     assert.ok((await cluster.until(() => left === agents.length, 30_000)) < 1000);
   });
 
+  it('one begins anew, and what falls to another by that waits for no heartbeat', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c', 'd', 'e');
+    const held = () => agents.reduce((sum, { loop }) => sum + loop.heldCount, 0);
+    for (const agent of agents) {
+      await cluster.pass(1700);
+      assert.equal(held(), SHARDS);
+      await agent.restart();
+      const tookMs = await cluster.until(() => held() === SHARDS, 2 * HEARTBEAT_MS);
+      assert.ok(tookMs < 500, `${tookMs} ms after ${agent.agentId} began anew`);
+    }
+  });
+
+  it('one joins, and is given its share at once', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const c = await cluster.start('c');
+    assert.ok((await cluster.until(() => c.loop.heldCount === 4, 3 * HEARTBEAT_MS)) < 1000);
+    assert.deepEqual(
+      agents.map(({ loop }) => loop.heldCount),
+      [4, 4],
+    );
+  });
+
+  it('one leaves while the store is away, and does not wait for what nobody can take', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const [a] = agents;
+    a.store.inject({ on: ['listLeases', 'heartbeat', 'releaseLeases'], effect: { kind: 'error-before' } });
+    await cluster.pass(3 * HEARTBEAT_MS);
+    let left = false;
+    void a.loop.leave(new AbortController().signal).then(() => (left = true));
+    await cluster.until(() => left, 30_000);
+    assert.equal(a.loop.heldCount, SHARDS / 2);
+  });
+
+  it('one leaves, and is not put off by a single heartbeat that fails', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const [a] = agents;
+    a.store.inject({ on: 'heartbeat', effect: { kind: 'error-before' }, times: 1 });
+    let left = false;
+    void a.loop.leave(new AbortController().signal).then(() => (left = true));
+    await cluster.until(() => left, 2 * HEARTBEAT_MS);
+    assert.equal(a.loop.heldCount, 0);
+  });
+
   it('see to it that what one had begun that left, or was started again, is ended', async () => {
     const { cluster, agents } = await clusterOf('a', 'b', 'c');
     const [a, b, c] = agents;

@@ -43,6 +43,27 @@ describe('the agent loop', () => {
     for (const agent of agents) assert.deepEqual(agent.warned, []);
   });
 
+  it('shares at once with one that joins while a dead one is registered still, whom it cannot know for dead', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'x');
+    agents[2].kill();
+    await cluster.until(() => agents[0].loop.heldCount + agents[1].loop.heldCount === SHARDS, DEAD_MS + 2000);
+    assert.equal((await cluster.store.listAgents()).length, 3);
+    const c = await cluster.start('c');
+    await cluster.until(() => c.loop.heldCount === 4, 2000);
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 4, b: 4, c: 4 });
+  });
+
+  it('moves no more than it must when two join at once', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b');
+    const handedOver = () => cluster.agents.reduce((sum, agent) => sum + agent.released.flat().length, 0);
+    const before = handedOver();
+    for (const agentId of ['c', 'd']) agents.push(await cluster.start(agentId));
+    await cluster.pass(3 * HEARTBEAT_MS);
+    assert.deepEqual(await cluster.loads(), { a: 3, b: 3, c: 3, d: 3 });
+    assert.equal(handedOver() - before, 6);
+  });
+
   it('hands over in bounded moves', async () => {
     const cluster = await AgentCluster.create(64);
     const a = await cluster.start('a');
@@ -98,7 +119,7 @@ describe('the agent loop', () => {
       agent.store.inject({ on: ['heartbeat', 'listLeases'], effect: { kind: 'error-before' }, times: 1e9 });
     }
     await cluster.pass(10 * 60_000);
-    for (const agent of agents) assert.equal(agent.loop.mayServe(), false);
+    for (const agent of agents) assert.deepEqual([agent.loop.mayServe(), agent.outOfTouch], [false, 1]);
     const taken = agents.map((agent) => agent.taken.length);
     // One comes back long before the others.
     agents[0].store.heal();
@@ -120,7 +141,9 @@ describe('the agent loop', () => {
     await cluster.until(() => a.loop.heldCount + c.loop.heldCount === SHARDS, DEAD_MS + 2000);
     assert.equal(b.loop.mayServe(), false);
     assert.equal(b.loop.heldCount, 4);
+    assert.equal(b.outOfTouch, 0);
     b.clock.wake();
+    assert.equal(b.outOfTouch, 1);
     // Its batching worker finds out by being fenced, at the latest when it is asked to hand over.
     for (const shard of [...b.serving.keys()]) b.loop.lost(shard, { code: 'fenced', message: 'taken over' });
     b.serving.clear();

@@ -97,7 +97,7 @@ afterEach(async () => {
 
 function make(silenceMsMax: number): PeerAppends {
   return new PeerAppends({
-    self: { clusterId: 'c', incarnation: () => 4 },
+    self: { key: 'c', incarnation: () => 4 },
     pools,
     clock: systemClock,
     counters: { add: () => undefined, observe: () => trips++ },

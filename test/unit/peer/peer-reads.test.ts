@@ -50,7 +50,7 @@ afterEach(async () => {
 });
 
 function make(clock: Clock): PeerReads {
-  const self = { clusterId: 'c', incarnation: () => 4 };
+  const self = { key: 'c', incarnation: () => 4 };
   return new PeerReads({
     self,
     pools,

@@ -82,6 +82,20 @@ it('what was asked before is not answered after', async () => {
   assert.equal(router.outstanding, 0);
 });
 
+it('a long poll is ended when the broker gets out of touch, and does not wait for its time', async () => {
+  const polled = fetch(60_000);
+  await turn();
+  answerFetch();
+  await turn();
+  assert.equal(asked.at(-1)?.type, 'watch');
+  serves = false;
+  router.outOfTouch();
+  await clock.pass(1);
+  assert.equal((await polled)[0].error?.code, 'not-leader');
+  assert.equal(router.outstanding, 0);
+  assert.equal(clock.waiting, 0);
+});
+
 it('a long poll that ends then says so instead of that there is nothing', async () => {
   const polled = fetch(1000);
   await turn();

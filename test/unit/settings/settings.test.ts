@@ -10,13 +10,13 @@ import { after, describe, it } from 'node:test';
 import { StreamHouseError } from '../../../src/core/errors.ts';
 import { withoutSecrets } from '../../../src/core/printable-url.ts';
 import { oneGroup } from '../../../src/core/shard-layout.ts';
+import { SETTINGS } from '../../../src/setting-table.ts';
 import {
   environmentOf,
   flagOf,
   newLayout,
   printableSettings,
   readSettings,
-  SETTINGS,
   type SettingSources,
   settingNames,
   splitAddress,

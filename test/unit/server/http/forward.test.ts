@@ -3,7 +3,13 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { StreamHouseError } from '../../../../src/core/errors.ts';
 import { wireNumberOf } from '../../../../src/protocol/peer/error-numbers.ts';
-import { answersIn, appendMessage, appendRequest, FROM_3_TO_7 } from '../../../support/append-messages.ts';
+import {
+  answersIn,
+  appendMessage,
+  appendRequest,
+  FAKE_PEER_KEY,
+  FROM_3_TO_7,
+} from '../../../support/append-messages.ts';
 import { call, eventually, RawClient, startDoor, statuses } from '../../../support/http-door-harness.ts';
 
 const TWO = appendMessage([
@@ -63,7 +69,7 @@ test('who is not meant, or is of another cluster, takes nothing', async (t) => {
     // A loop: it is sent by ourselves.
     [{ ...FROM_3_TO_7, 'streamhouse-from': '7' }, 503, 'not-leader'],
     [{ ...FROM_3_TO_7, 'streamhouse-to': '7x' }, 400, 'malformed-request'],
-    [{ 'streamhouse-cluster': 'fake-cluster', 'streamhouse-to': '7' }, 400, 'malformed-request'],
+    [{ 'streamhouse-cluster': FAKE_PEER_KEY, 'streamhouse-to': '7' }, 400, 'malformed-request'],
     [{}, 400, 'malformed-request'],
     [{ ...FROM_3_TO_7, 'content-type': 'application/json' }, 415, 'unsupported-media-type'],
   ];
