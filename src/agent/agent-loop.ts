@@ -49,7 +49,7 @@ export interface AgentParts {
   release(shards: number[]): void;
   /** Tells another agent; what is lost on the way its next look mends. */
   notify(agent: Agent, notice: LeasesMoved): Promise<void>;
-  /** `mayServe` is false since. */
+  /** `mayServe` is false since, or others took shards of ours: reads under way are not to be answered. */
   outOfTouch(): void;
   /** A shard is served here since, or no longer. */
   changed(shard: number): void;
@@ -278,6 +278,7 @@ export class AgentLoop {
       this.#heartbeatFailures = 0;
       this.#membership.observe(agents, askedMs, clock.monotonicMs());
       this.#leases = leases;
+      this.#dropOvertaken();
       this.#compare();
       this.#greet();
       this.#answerGreetings();
@@ -354,6 +355,24 @@ export class AgentLoop {
     for (const { agent } of this.#others()) if (this.#toAnswer.has(agent.incarnation)) this.#tell(agent, []);
     // One that is not registered was none of ours, or has gone.
     this.#toAnswer.clear();
+  }
+
+  /**
+   * Others have taken shards over that we still serve: while we were asleep or cut off, and nothing was written here
+   * since. The leases were read before the heartbeat by which reads are answered again, so none is in between.
+   */
+  #dropOvertaken(): void {
+    const overtaken = this.#leases.filter(({ shard, epoch }) => this.#shards.isOvertaken(shard, epoch));
+    if (overtaken.length === 0) return;
+    for (const { shard } of overtaken) {
+      this.#shards.released(shard);
+      this.#parts.changed(shard);
+    }
+    this.#parts.warn('shards were taken over by others', { shards: overtaken.map(({ shard }) => shard) });
+    // Reads that are under way may have been answered from what is old by now.
+    this.#parts.outOfTouch();
+    // It looks at the heads itself, lets them go, and tells.
+    this.#parts.take(overtaken.map(({ shard, holder, epoch }) => ({ shard, holder, epoch })));
   }
 
   // -- Comparing ---------------------------------------------------------------------------------------

@@ -35,6 +35,12 @@ export class OwnShards {
     return this.#held.has(shard);
   }
 
+  /** Whether a head with this epoch says that somebody has taken a shard over that is held here. */
+  isOvertaken(shard: number, epoch: number): boolean {
+    const held = this.#held.get(shard);
+    return held !== undefined && held.epoch < epoch;
+  }
+
   /** Held or being taken: something here serves, or may soon serve, under its lease. */
   isOurs(shard: number): boolean {
     return this.#held.has(shard) || this.#taking.has(shard);

@@ -134,6 +134,11 @@ export class ClusterAgent {
 
   async #take({ shard, holder, epoch }: SeenLease): Promise<void> {
     const { incarnation } = this.loop;
+    const served = this.serving.get(shard);
+    if (served !== undefined && served < epoch) {
+      this.serving.delete(shard);
+      return this.loop.lost(shard, { code: 'fenced', message: 'taken over' });
+    }
     try {
       const [outcome] = await this.store.acquireLeases(incarnation, [{ shard, holder, epoch }]);
       if (outcome.kind !== 'done') throw new StreamHouseError('conflict', 'somebody was first');
