@@ -270,11 +270,13 @@ export class AgentLoop {
     const incarnation = this.#incarnation;
     if (incarnation === 0 || this.#registering || this.#stopped) return;
     try {
+      const beganMs = clock.monotonicMs();
       const leases = await store.listLeases();
       const askedMs = clock.monotonicMs();
       const agents = await store.heartbeat(settings.agentId, incarnation);
       if (this.#stopped || this.#registering || incarnation !== this.#incarnation) return;
-      this.#touch.confirmed(askedMs);
+      // As of the leases: should we have slept since they were read, the heartbeat says nothing of what they say.
+      this.#touch.confirmed(beganMs);
       this.#heartbeatFailures = 0;
       this.#membership.observe(agents, askedMs, clock.monotonicMs());
       this.#leases = leases;

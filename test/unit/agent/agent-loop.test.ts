@@ -134,6 +134,27 @@ describe('the agent loop', () => {
     for (const agent of agents) assert.equal(agent.loop.mayServe(), true);
   });
 
+  it('serves no reads by a heartbeat whose leases were read before it slept', async () => {
+    const { cluster, agents } = await clusterOf('a', 'b', 'c');
+    const [a, b, c] = agents;
+    const awake = Promise.withResolvers<void>();
+    b.store.inject({ on: 'listLeases', effect: { kind: 'delay', after: awake.promise }, times: 1 });
+    await cluster.until(() => a.loop.heldCount + c.loop.heldCount === SHARDS, 2 * DEAD_MS);
+    assert.equal(b.loop.mayServe(), false);
+    const again = Promise.withResolvers<void>();
+    b.store.inject({ on: 'listLeases', effect: { kind: 'delay', before: again.promise }, times: 1 });
+    const beats = callsOf(b).heartbeat;
+    awake.resolve();
+    await cluster.pass(1000);
+    // It has beaten, and knows nothing yet of what was taken: not before it has looked again.
+    assert.ok(callsOf(b).heartbeat > beats);
+    assert.equal(b.loop.mayServe(), false);
+    again.resolve();
+    await cluster.until(() => b.loop.mayServe(), 2 * HEARTBEAT_MS);
+    const served = a.loop.held().concat(c.loop.held());
+    for (const { shard } of served) assert.equal(b.loop.epochHere(shard), undefined);
+  });
+
   it('gives a sleeper up, which on waking serves no reads, and gets its share back', async () => {
     const { cluster, agents } = await clusterOf('a', 'b', 'c');
     const [a, b, c] = agents;
