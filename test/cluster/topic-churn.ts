@@ -1,7 +1,8 @@
 /**
  * Topics that come and go while the rest goes on: made, written, read, deleted, and made again under the same name,
  * each step through any broker and repeated until its answer is clear. Owns: that life. The history names each life of
- * a topic `NAME~LIFE`. Does not own: judgement. The runner's process.
+ * a topic `NAME~LIFE`. A name of which a step was ever in doubt is not used again: a deletion that comes late would meet
+ * the topic's next life. Does not own: judgement. The runner's process.
  */
 import { setTimeout as sleepMs } from 'node:timers/promises';
 import type { Answer, DoorClient } from './door-client.ts';
@@ -21,7 +22,11 @@ const REQUESTS = 8;
 
 export class TopicChurn {
   readonly #parts: ProducerParts;
-  readonly #name: string;
+  readonly #first: string;
+  #name: string;
+  #names = 1;
+  /** A request to make or to delete the topic may still come to happen. */
+  #isInDoubt = false;
   readonly #whistle = new Whistle();
   #running: Promise<void> = Promise.resolve();
   /** Lives that were lived to the end. */
@@ -29,6 +34,7 @@ export class TopicChurn {
 
   constructor(parts: ProducerParts, name: string) {
     this.#parts = parts;
+    this.#first = name;
     this.#name = name;
   }
 
@@ -50,6 +56,8 @@ export class TopicChurn {
   async #run(): Promise<void> {
     const id = await allocateId(this.#parts, this.#whistle);
     for (let life = 1; id !== null && !this.#whistle.abandoned; life++) {
+      if (this.#isInDoubt) this.#name = `${this.#first}-${++this.#names}`;
+      this.#isInDoubt = false;
       const label = `${this.#name}~${life}`;
       await this.#create(label);
       const places = Array.from({ length: PARTITIONS }, (_, partition) => ({
@@ -104,6 +112,7 @@ export class TopicChurn {
         const { code, outcome, forGood } = answer.refusal;
         if (code === doneAlready && mayBeDone) return true;
         mayBeDone ||= outcome === 'unknown';
+        this.#isInDoubt ||= outcome === 'unknown';
         const call = { inv, b: door.name, what: `${what} ${this.#name}`, code };
         history.add({ e: 'trouble', ...call, ...(forGood ? { wrong: true } : {}) });
       }
@@ -139,7 +148,7 @@ export class TopicChurn {
   async #look(place: ReadPlace): Promise<void> {
     const door = this.#parts.doors.pickReady();
     if (door === null) return;
-    await readOnce(this.#parts, door, `${this.#name}.r`, place, 0, 0);
-    await endsOnce(this.#parts, door, `${this.#name}.r`, place);
+    await readOnce(this.#parts, door, `${this.#first}.r`, place, 0, 0);
+    await endsOnce(this.#parts, door, `${this.#first}.r`, place);
   }
 }
